@@ -1,0 +1,57 @@
+# The commands of the project; the same in CI and in CONTRIBUTING. `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+LOCK   := requirements/dev.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test check format bench lock clean
+
+help:
+	@echo "make setup   virtual environment in .venv (quick when nothing changed)"
+	@echo "make demo    a real call through a real Asterisk to an emulated AI; KEEP=1 leaves it up for a softphone"
+	@echo "make run     the service, with the settings of .env"
+	@echo "make test    checks and all tests"
+	@echo "make check   ruff and mypy only"
+	@echo "make bench   the benchmark"
+
+setup: $(STAMP)
+
+$(STAMP): $(LOCK) pyproject.toml src/arivox/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Arivox needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Set PYTHON=python3.x" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: apt install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	@$(BIN)/arivox demo $(if $(KEEP),--keep)
+
+run: setup
+	@$(BIN)/arivox run
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test: check
+	@$(BIN)/pytest
+
+bench: setup
+	@$(BIN)/python -m bench
+
+# Rewrites the lock from pyproject.toml. No registry address ends up in it.
+lock:
+	@$(PYTHON) -m uv pip compile pyproject.toml --group dev --extra speech --extra redis --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o $(LOCK)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache demo-output bench-output

@@ -1,0 +1,3 @@
+"""Arivox: realtime AI voices for Asterisk."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Pure functions and small stateful objects on samples."""

@@ -1,0 +1,1 @@
+"""What the AI is told, and what was said."""

@@ -1,0 +1,1 @@
+"""Our own servers that speak the providers' protocols, for demo, tests and benchmark."""

@@ -1,0 +1,1 @@
+"""The caller's audio: links to Asterisk, the playout of the agent's voice, the pacer."""

@@ -1,0 +1,1 @@
+"""RTP over externalMedia: a pure core and a shell."""

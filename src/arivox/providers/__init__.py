@@ -1,0 +1,1 @@
+"""Realtime speech AIs under one contract."""

@@ -1,0 +1,1 @@
+"""OpenAI Realtime: wire protocol (pure) and session (shell)."""
