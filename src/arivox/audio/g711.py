@@ -39,7 +39,8 @@ def _ulaw_encode_table() -> npt.NDArray[np.uint8]:
     segment = np.floor(np.log2(magnitude)).astype(np.int32) - 5
     mantissa = (magnitude >> (segment + 1)) & 0x0F
     code = ~((segment << 4) | mantissa) & 0x7F
-    return np.where(pcm >= 0, code | 0x80, code).astype(np.uint8)
+    signed: npt.NDArray[np.int32] = np.where(pcm >= 0, code | 0x80, code)
+    return signed.astype(np.uint8)
 
 
 def _alaw_encode_table() -> npt.NDArray[np.uint8]:
@@ -48,7 +49,8 @@ def _alaw_encode_table() -> npt.NDArray[np.uint8]:
     exponent = np.maximum(np.floor(np.log2(np.maximum(magnitude, 1))).astype(np.int32) - 3, 1)
     segmented = ((magnitude >> (exponent - 1)) & 0x0F) + (exponent << 4)
     code = np.where(magnitude > 15, segmented, magnitude)
-    return (np.where(pcm >= 0, code | 0x80, code) ^ 0x55).astype(np.uint8)
+    signed: npt.NDArray[np.int32] = np.where(pcm >= 0, code | 0x80, code)
+    return (signed ^ 0x55).astype(np.uint8)
 
 
 DECODE: Final[dict[Law, Pcm]] = {"ulaw": _ulaw_decode_table(), "alaw": _alaw_decode_table()}

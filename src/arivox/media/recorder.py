@@ -1,0 +1,123 @@
+"""The recording of a call: one stereo WAV, caller left and agent right, aligned by what was really played.
+
+The audio path only appends bytes; decoding and writing happen once a second in a worker thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from arivox.audio.format import AudioFormat
+from arivox.audio.g711 import Law, decode
+from arivox.audio.wav import StereoWavWriter
+
+log = structlog.get_logger()
+
+_WRITE_EVERY_S: Final = 1.0
+_TOLERANCE_S: Final = 0.2  # a track this far behind the clock has a hole: fill it
+
+
+class _Track:
+    """One side: bytes since the last write, and how far the track has come since the start."""
+
+    __slots__ = ("_audio", "length", "pending")
+
+    def __init__(self, audio: AudioFormat) -> None:
+        self._audio = audio
+        self.pending = bytearray()
+        self.length = 0
+
+    def add(self, data: bytes, elapsed: float) -> None:
+        behind = int(elapsed * self._audio.rate) - self.length - len(data)
+        first = self.length == 0
+        if behind > 0 and (first or behind > _TOLERANCE_S * self._audio.rate):
+            self.pending += self._audio.silence * behind
+            self.length += behind
+        self.pending += data
+        self.length += len(data)
+
+    def pad_to(self, length: int) -> None:
+        missing = length - self.length
+        if missing > 0:
+            self.pending += self._audio.silence * missing
+            self.length = length
+
+
+class Recorder:
+    """Taps a media link (see ``media.link.Tap``) and writes the call to ``path``. G.711 links only.
+
+    A disk that fails costs the recording, never the call: the error is logged and ``failed`` is set.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        audio: AudioFormat,
+        executor: Executor,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Create the file and its folder. Raises OSError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.failed: OSError | None = None
+        self._law: Law = "alaw" if audio.law == "alaw" else "ulaw"
+        self._writer = StereoWavWriter(path, audio.rate)
+        self._executor = executor
+        self._clock = clock
+        self._start = clock()
+        self._caller = _Track(audio)
+        self._agent = _Track(audio)
+        self._task: asyncio.Task[None] | None = None
+
+    def caller(self, audio: bytes) -> None:
+        """Take audio that came from the caller."""
+        self._caller.add(audio, self._clock() - self._start)
+
+    def agent(self, audio: bytes) -> None:
+        """Take audio that was sent to the caller."""
+        self._agent.add(audio, self._clock() - self._start)
+
+    def start(self) -> None:
+        """Begin to write once a second."""
+        self._task = asyncio.create_task(self._write_on(), name=f"recorder {self.path.name}")
+
+    async def close(self) -> None:
+        """Write what is left, and close the file."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        length = max(self._caller.length, self._agent.length)
+        self._caller.pad_to(length)
+        self._agent.pad_to(length)
+        await self._write()
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.close)
+
+    async def _write_on(self) -> None:
+        while True:
+            await asyncio.sleep(_WRITE_EVERY_S)
+            await self._write()
+
+    async def _write(self) -> None:
+        size = min(len(self._caller.pending), len(self._agent.pending))
+        if not size or self.failed is not None:
+            return
+        left, right = bytes(self._caller.pending[:size]), bytes(self._agent.pending[:size])
+        del self._caller.pending[:size], self._agent.pending[:size]
+        work = asyncio.get_running_loop().run_in_executor(self._executor, self._append, left, right)
+        try:
+            # Shielded: a write that began is finished, so that the pieces stay in order.
+            await asyncio.shield(work)
+        except OSError as error:
+            self.failed = error
+            log.error("the recording failed; the call goes on", file=str(self.path), error=str(error))
+
+    def _append(self, left: bytes, right: bytes) -> None:
+        self._writer.append(decode(left, self._law), decode(right, self._law))

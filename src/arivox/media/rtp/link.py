@@ -1,0 +1,209 @@
+"""The RTP media link of one call: a socket, the pacer, and nothing clever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final, cast
+
+import structlog
+
+from arivox.audio.format import PTIME_MS, AudioFormat
+from arivox.media.clock import SLOTS, Pacer
+from arivox.media.link import OnAudio, Tap
+from arivox.media.playout import Playout
+from arivox.media.rtp.ports import PortRange
+from arivox.media.rtp.receiver import Address, RtpReceiver
+from arivox.media.rtp.sender import RtpSender
+
+log = structlog.get_logger()
+
+_SILENT_TICKS: Final = 5  # a caller who sends nothing for this long is given silence instead
+_WARN_AFTER_TICKS: Final = 100
+
+
+class RtpLink(asyncio.DatagramProtocol):
+    """Media over ``externalMedia`` RTP. Create with ``open``.
+
+    Sends a frame every ptime from ``start`` to ``close``: the agent's voice, or silence, so that phones,
+    trunks and NATs keep the stream alive. When the agent begins to speak, the frame leaves at once and the
+    stream runs ahead of its schedule by up to one ptime; the lead is given back in the next silence.
+    """
+
+    due: int = 0
+
+    def __init__(self, audio: AudioFormat, playout: Playout, pacer: Pacer, ports: PortRange) -> None:
+        self.audio = audio
+        self.playout = playout
+        self.port = 0
+        self._pacer = pacer
+        self._ports = ports
+        self._receiver = RtpReceiver(audio, None)
+        self._sender = RtpSender(audio)
+        self._silence = audio.silence * (audio.bytes_for(PTIME_MS) // audio.sample_bytes)
+        self._transport: asyncio.DatagramTransport | None = None
+        self._on_audio: OnAudio | None = None
+        self._tap: Tap | None = None
+        self._lead = 0  # slots by which the stream runs ahead of its schedule
+        self._ticks_without_audio = 0
+        self._ticks = 0
+        self._send_errors = 0
+        self._filled = 0
+        self._speaking = False  # the last frame sent was the agent's voice
+
+    @classmethod
+    async def open(cls, audio: AudioFormat, playout: Playout, pacer: Pacer, ports: PortRange) -> RtpLink:
+        """Bind a port of the range. Raises PortsExhaustedError or SettingsError."""
+        link = cls(audio, playout, pacer, ports)
+        sock = ports.bind()
+        link.port = sock.getsockname()[1]
+        try:
+            await asyncio.get_running_loop().create_datagram_endpoint(lambda: link, sock=sock)
+        except BaseException:
+            sock.close()
+            ports.release(link.port)
+            raise
+        return link
+
+    def expect(self, peer: Address | None) -> None:
+        """Accept packets only from ``peer`` and send there; with None, from the first valid sender."""
+        self._receiver.peer = peer
+
+    def start(self, on_audio: OnAudio, tap: Tap | None = None) -> None:
+        """Begin to send and to deliver audio."""
+        self._on_audio = on_audio
+        self._tap = tap
+        self._pacer.add(self)
+        if self.playout.playing:
+            self.wake()
+
+    def wake(self) -> None:
+        """Send waiting audio now, if nothing but silence was being sent."""
+        if self._speaking or self._on_audio is None or self._receiver.peer is None:
+            return
+        slot = self._pacer.slot()
+        ahead = self.due - slot
+        if ahead < 0 or self._lead + ahead > SLOTS * 2:
+            return
+        frame = self.playout.next_frame()
+        if frame is None:
+            return
+        self._lead += ahead
+        self._pacer.move(self, slot + SLOTS)
+        self._send(frame, voice=True)
+
+    def tick(self, now: float) -> None:
+        """Send one frame, and see to the caller's side."""
+        self._ticks += 1
+        frame = self.playout.next_frame() if self._receiver.peer is not None else None
+        if frame is not None:
+            self._send(frame, voice=True)
+        elif self._lead >= SLOTS:
+            self._lead -= SLOTS
+            self._speaking = False
+        else:
+            self._send(self._silence, voice=False)
+        self._listen(now)
+
+    def stalled(self, ticks: int) -> None:
+        """Let the stream's clock pass over a stall."""
+        self._sender.skip(ticks * self.audio.rate * PTIME_MS // 1000)
+
+    async def close(self) -> None:
+        """Stop, and give the port back."""
+        self._pacer.remove(self)
+        self._on_audio = None
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+            self._ports.release(self.port)
+
+    def counters(self) -> dict[str, int]:
+        """Return what was counted, for the log line at the end of the call."""
+        received, sent = self._receiver.counters, self._sender.counters
+        jitter = received.jitter
+        return {
+            "rtp_in": received.packets,
+            "rtp_lost": jitter.lost,
+            "rtp_late": jitter.late,
+            "rtp_duplicate": jitter.duplicate,
+            "rtp_reordered": jitter.reordered,
+            "rtp_resynced": jitter.resynced,
+            "rtp_foreign": received.foreign,
+            "rtp_malformed": received.malformed,
+            "rtp_other_payload": received.other_payload,
+            "rtp_filled": self._filled,
+            "rtp_out": sent.packets,
+            "rtp_out_voice": sent.voice,
+            "rtp_send_errors": self._send_errors,
+        }
+
+    # --- asyncio.DatagramProtocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        # uvloop's transport is not an instance of asyncio's class.
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        """Take one packet from Asterisk."""
+        for frame in self._receiver.receive(data, addr, time.monotonic()):
+            self._ticks_without_audio = 0
+            self._deliver(frame)
+
+    def error_received(self, exc: Exception) -> None:
+        """Count an ICMP error: Asterisk's port is closed, as it is for a moment when a call ends."""
+        self._send_errors += 1
+
+    # --- inside ---
+
+    def _send(self, frame: bytes, *, voice: bool) -> None:
+        peer = self._receiver.peer
+        self._speaking = voice
+        if self._transport is None or peer is None:
+            return
+        try:
+            self._transport.sendto(self._sender.packet(frame, voice=voice), peer)
+        except OSError:
+            self._send_errors += 1
+        if voice:
+            self.playout.confirm()
+        if self._tap is not None:
+            self._tap.agent(frame)
+
+    def _listen(self, now: float) -> None:
+        for frame in self._receiver.poll(now):
+            self._deliver(frame)
+        self._ticks_without_audio += 1
+        if self._ticks_without_audio < _SILENT_TICKS:
+            return
+        # The AI ends a turn by hearing silence, so a phone that sends nothing must still be heard as silent.
+        missing = _SILENT_TICKS if self._ticks_without_audio == _SILENT_TICKS else 1
+        for _ in range(missing):
+            self._filled += 1
+            self._deliver(self._silence)
+        if self._ticks == _WARN_AFTER_TICKS and not self._receiver.counters.packets:
+            self._warn_no_audio()
+
+    def _deliver(self, frame: bytes) -> None:
+        if self._on_audio is None:
+            return
+        self._on_audio(frame)
+        if self._tap is not None:
+            self._tap.caller(frame)
+
+    def _warn_no_audio(self) -> None:
+        foreign = self._receiver.last_foreign
+        if foreign is not None:
+            log.warning(
+                "RTP comes from an address Asterisk did not name; it is ignored",
+                expected=self._receiver.peer,
+                from_=foreign,
+                hint="set RTP_SOURCE_CHECK=learn if Asterisk is behind NAT",
+            )
+        else:
+            log.warning(
+                "no RTP from Asterisk in 2 s",
+                port=self.port,
+                hint="check RTP_SERVER_IP_FOR_ASTERISK and the firewall (arivox doctor)",
+            )

@@ -1,0 +1,355 @@
+"""A session with OpenAI Realtime: joins the socket to the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, Literal, cast
+
+import structlog
+
+from arivox.audio.format import AudioFormat
+from arivox.backoff import delays
+from arivox.errors import ProtocolError, ProviderError
+from arivox.logs import FROM_PROVIDER, TO_PROVIDER
+from arivox.media.playout import Cut
+from arivox.providers.base import (
+    AgentAudio,
+    AgentAudioDone,
+    AgentText,
+    Brief,
+    CallerText,
+    Capabilities,
+    Fault,
+    OnProviderEvent,
+    ResponseDone,
+    ResponseStarted,
+    SessionCounters,
+    SpeechStarted,
+    SpeechStopped,
+    ToolCall,
+)
+from arivox.providers.openai import protocol
+from arivox.providers.openai.protocol import PROVIDER, SessionOptions
+from arivox.providers.socket import ProviderSocket
+from arivox.providers.transcoder import Transcoder
+from arivox.settings import Settings
+
+log = structlog.get_logger()
+
+_CONFIGURE: Final = "configure"
+_EARLY_AUDIO_S: Final = 5.0
+_PCM_RATE: Final = 24000
+# Close codes after which another attempt may succeed; the others answer a mistake of ours.
+_TRANSIENT_CLOSES: Final = frozenset({1001, 1005, 1006, 1011, 1012, 1013, 1015})
+_TRANSIENT_CODES: Final = frozenset({"connect", "429", "500", "502", "503", "504", "server_error"})
+
+
+def session_options(settings: Settings, audio: AudioFormat) -> SessionOptions:
+    """Return the configuration of a session for a call whose media link speaks ``audio``."""
+    wire = audio.law if settings.openai_audio_format == "auto" else None
+    transcription, noise = settings.openai_transcription_model, settings.openai_noise_reduction
+    return SessionOptions(
+        audio=cast(Literal["ulaw", "alaw", "pcm"], wire or "pcm"),
+        voice=settings.openai_voice_id,
+        speed=settings.openai_speed,
+        vad=settings.vad_type,
+        threshold=settings.vad_threshold,
+        prefix_padding_ms=settings.vad_prefix_padding_ms,
+        silence_duration_ms=settings.vad_silence_duration_ms,
+        eagerness=settings.vad_eagerness,
+        transcription_model="" if transcription == "none" else transcription,
+        language=settings.openai_language,
+        noise_reduction="" if noise == "none" else noise,
+        reasoning_effort=settings.openai_reasoning_effort,
+    )
+
+
+class OpenAISession:
+    """One conversation with OpenAI Realtime, or a server that speaks its protocol.
+
+    See ``providers.base.ProviderSession`` for the verbs.
+    """
+
+    name = PROVIDER
+    capabilities = Capabilities(turns=True, truncate=True, update_brief=True, speak_on_request=True)
+
+    def __init__(self, settings: Settings, audio: AudioFormat, on_event: OnProviderEvent) -> None:
+        self.counters = SessionCounters()
+        self._audio = audio
+        self._options = session_options(settings, audio)
+        self._transcoder = Transcoder(audio, _PCM_RATE) if self._options.audio == "pcm" else None
+        self._dialect = settings.openai_dialect
+        self._url = protocol.url_with_model(settings.openai_realtime_url, settings.openai_model)
+        self._headers = protocol.headers(settings.openai_api_key, self._dialect)
+        self._timeout_s = settings.provider_connect_timeout_s
+        self._on_event = on_event
+        self._debug = settings.log_level == "debug"
+        self._socket: ProviderSocket | None = None
+        self._opened: asyncio.Future[None] | None = None
+        self._ready = False
+        self._closed = False
+        early_frames = int(_EARLY_AUDIO_S * 1000 / 20)
+        self._early: deque[bytes] = deque(maxlen=early_frames)
+        self._response: str | None = None  # id of the answer in progress
+        self._asking: tuple[str | None] | None = None  # an answer asked for that has not begun
+        self._dead: deque[str] = deque(maxlen=16)  # answers that were interrupted: their audio is late
+        self._asked: deque[str | None] = deque()  # answers to ask for once the present one is done
+        self._open_tools: set[str] = set()
+        self._answer_tools = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "ready" if self._ready else "connecting"
+        return f"<OpenAISession {state} {self._options.audio}>"
+
+    # --- verbs ---
+
+    async def connect(self, brief: Brief) -> None:
+        """Open and configure the session, trying again while time allows. Raises ProviderError."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                for delay in delays(0.25, 2.0):
+                    try:
+                        await self._connect_once()
+                        break
+                    except ProviderError as error:
+                        if error.code not in _TRANSIENT_CODES:
+                            raise
+                        log.warning(
+                            "the AI's server did not take the session; trying again", error=str(error)
+                        )
+                    await asyncio.sleep(delay)
+        except TimeoutError:
+            await self._drop_socket()
+            raise ProviderError(
+                PROVIDER, f"no session within {self._timeout_s:g} s", code="timeout"
+            ) from None
+        self._send(protocol.session_update(self._options, brief, self._dialect, _CONFIGURE))
+        self._ready = True
+        while self._early:
+            self._append(self._early.popleft())
+        self._ask_next()
+
+    def send_audio(self, data: bytes) -> None:
+        """Send the caller's audio; before the session is ready, keep the last five seconds of it."""
+        if self._ready:
+            self._append(data)
+            return
+        if len(self._early) == self._early.maxlen or self._closed:
+            self.counters.uplink_dropped_frames += 1
+        self._early.append(data)
+
+    def speak(self, instructions: str | None = None) -> None:
+        """Ask for an answer now, or after the one in progress."""
+        self._asked.append(instructions)
+        self._ask_next()
+
+    def interrupt(self, cuts: Sequence[Cut], *, cancel: bool = False) -> None:
+        """Drop late audio of the answer in progress, and tell the server what was heard of each item."""
+        if self._response is not None:
+            self._dead.append(self._response)
+            if cancel:
+                self._send(protocol.response_cancel())
+        if self._transcoder is not None:
+            self._transcoder.restart()
+        for cut in cuts:
+            if cut.heard_ms > 0:
+                self._send(protocol.item_truncate(cut.item_id, cut.heard_ms))
+            else:
+                self._send(protocol.item_delete(cut.item_id))
+
+    def update(self, brief: Brief) -> None:
+        """Change instructions and tools."""
+        self._send(protocol.brief_update(brief, self._dialect))
+
+    def tool_result(self, call_id: str, output: str, *, answer: bool = True) -> None:
+        """Give a tool's result; the agent speaks on when all results of its answer are in."""
+        self._open_tools.discard(call_id)
+        self._answer_tools = self._answer_tools or answer
+        self._send(protocol.function_call_output(call_id, output))
+        self._answer_after_tools()
+
+    async def close(self) -> None:
+        """Close the socket."""
+        self._closed = True
+        self._ready = False
+        await self._drop_socket()
+
+    # --- inside ---
+
+    async def _connect_once(self) -> None:
+        self._opened = asyncio.get_running_loop().create_future()
+        self._socket = await ProviderSocket.open(
+            PROVIDER, self._url, self._headers, self._message, self._gone, timeout_s=self._timeout_s
+        )
+        try:
+            # A refused key or model arrives as an error event after a good handshake.
+            await self._opened
+        except BaseException:
+            await self._drop_socket()
+            raise
+        finally:
+            self._opened = None
+
+    async def _drop_socket(self) -> None:
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            self.counters.uplink_dropped_frames += socket.dropped
+            await socket.close()
+
+    def _append(self, data: bytes) -> None:
+        if self._socket is None:
+            self.counters.uplink_dropped_frames += 1
+            return
+        if self._transcoder is not None:
+            data = self._transcoder.to_provider(data)
+        self.counters.audio_out_frames += 1
+        self._socket.send_droppable(protocol.append(data))
+
+    def _send(self, message: bytes) -> None:
+        if self._socket is None:
+            return
+        self.counters.messages_out += 1
+        if self._debug:
+            log.debug("sent", origin=TO_PROVIDER, message=message[:2000].decode())
+        self._socket.send(message)
+
+    def _ask_next(self) -> None:
+        # Only one answer at a time may be in progress.
+        if self._asked and self._ready and self._response is None and self._asking is None:
+            self._asking = (self._asked.popleft(),)
+            self._send(protocol.response_create(self._asking[0]))
+
+    def _answer_after_tools(self) -> None:
+        if self._answer_tools and not self._open_tools and self._response is None:
+            self._answer_tools = False
+            self.speak()
+
+    def _message(self, data: bytes | memoryview) -> None:
+        self.counters.messages_in += 1
+        try:
+            name, message = protocol.parse(data)
+        except ProtocolError as error:
+            log.warning("a message of the AI is ignored", origin=FROM_PROVIDER, error=str(error))
+            return
+        if self._debug and name != "response.output_audio.delta":
+            log.debug("received", origin=FROM_PROVIDER, message=bytes(data[:2000]).decode(errors="replace"))
+        if self._opened is not None and not self._opened.done():
+            self._first(name, message)
+            return
+        handler = _HANDLERS.get(name)
+        if handler is not None:
+            handler(self, message)
+
+    def _first(self, name: str, message: Any) -> None:
+        assert self._opened is not None
+        if name == "error":
+            self._opened.set_exception(message.error.as_provider_error())
+        else:
+            self._opened.set_result(None)
+
+    def _gone(self, code: int, reason: str) -> None:
+        text = f"the server closed the connection (code {code}{': ' + reason if reason else ''})"
+        # The reason is "<type>.<code>" for a refusal of ours.
+        error_code = reason.rpartition(".")[2] if code >= 3000 and "." in reason else str(code)
+        if self._opened is not None and not self._opened.done():
+            transient = code in _TRANSIENT_CLOSES
+            self._opened.set_exception(
+                ProviderError(PROVIDER, text, code="connect" if transient else error_code)
+            )
+            return
+        self._ready = False
+        if not self._closed:
+            self._on_event(Fault(ProviderError(PROVIDER, text, code=error_code, fatal=True)))
+
+    # --- server events ---
+
+    def _on_audio(self, message: protocol.AudioDelta) -> None:
+        data = message.delta if self._transcoder is None else self._transcoder.to_link(message.delta)
+        duration = self._audio.ms(len(data))
+        if message.response_id in self._dead:
+            self.counters.late_audio_ms += duration
+            return
+        self.counters.audio_in_ms += duration
+        self._on_event(AgentAudio(message.item_id, data))
+
+    def _on_audio_done(self, message: protocol.AudioDone) -> None:
+        if self._transcoder is not None:
+            self._transcoder.restart()
+        self._on_event(AgentAudioDone(message.item_id))
+
+    def _on_agent_text(self, message: protocol.Transcript) -> None:
+        self._on_event(AgentText(message.item_id, message.transcript))
+
+    def _on_caller_text(self, message: protocol.Transcript) -> None:
+        self._on_event(CallerText(message.item_id, message.transcript.strip()))
+
+    def _on_transcription_failed(self, message: protocol.TranscriptionFailed) -> None:
+        log.warning(
+            "the caller's words were not transcribed", origin=FROM_PROVIDER, error=message.error.message
+        )
+        self._on_event(CallerText(message.item_id, ""))
+
+    def _on_speech_started(self, message: protocol.SpeechEdge) -> None:
+        self._on_event(SpeechStarted())
+
+    def _on_speech_stopped(self, message: protocol.SpeechEdge) -> None:
+        self._on_event(SpeechStopped())
+
+    def _on_response_created(self, message: protocol.ResponseMessage) -> None:
+        self._response = message.response.id
+        self._asking = None
+        self._on_event(ResponseStarted())
+
+    def _on_output_item(self, message: protocol.OutputItem) -> None:
+        item = message.item
+        if item.type == "function_call":
+            self._open_tools.add(item.call_id)
+            self._on_event(ToolCall(item.call_id, item.name, item.arguments))
+
+    def _on_response_done(self, message: protocol.ResponseMessage) -> None:
+        response = message.response
+        if response.id == self._response or not response.id:
+            self._response = None
+        if response.usage:
+            protocol.add_usage(self.counters.usage, response.usage)
+        details = response.status_details
+        error = details.error.as_provider_error() if details is not None and details.error else None
+        status = response.status if response.status in _STATUSES else "completed"
+        if error is None and status == "failed":
+            error = ProviderError(PROVIDER, "the answer failed without a reason", fatal=False)
+        self._on_event(ResponseDone(cast(Any, status), error))
+        self._answer_after_tools()
+        self._ask_next()
+
+    def _on_error(self, message: protocol.ErrorMessage) -> None:
+        body = message.error
+        error = body.as_provider_error()
+        if body.event_id == _CONFIGURE:
+            # Without its configuration the session would send another audio format: loud noise.
+            error.fatal = True
+        elif body.benign:
+            if body.code == protocol.ALREADY_ANSWERING and self._asking is not None:
+                # The server began an answer by itself at the same moment: ask again after it.
+                self._asked.appendleft(self._asking[0])
+                self._asking = None
+            log.debug("a harmless race with the AI", origin=FROM_PROVIDER, error=str(error))
+            return
+        self._on_event(Fault(error))
+
+
+_STATUSES: Final = frozenset({"completed", "cancelled", "failed", "incomplete"})
+_HANDLERS: Final[dict[str, Any]] = {
+    "error": OpenAISession._on_error,
+    "input_audio_buffer.speech_started": OpenAISession._on_speech_started,
+    "input_audio_buffer.speech_stopped": OpenAISession._on_speech_stopped,
+    "conversation.item.input_audio_transcription.completed": OpenAISession._on_caller_text,
+    "conversation.item.input_audio_transcription.failed": OpenAISession._on_transcription_failed,
+    "response.created": OpenAISession._on_response_created,
+    "response.done": OpenAISession._on_response_done,
+    "response.output_item.done": OpenAISession._on_output_item,
+    "response.output_audio.delta": OpenAISession._on_audio,
+    "response.output_audio.done": OpenAISession._on_audio_done,
+    "response.output_audio_transcript.done": OpenAISession._on_agent_text,
+}

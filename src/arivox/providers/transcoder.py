@@ -1,0 +1,35 @@
+"""Conversion between the media link's format and the one a provider speaks. Stateful, one for each call."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from arivox.audio.format import AudioFormat
+from arivox.audio.g711 import Law, decode, encode
+from arivox.audio.resample import Resampler
+
+
+class Transcoder:
+    """Between G.711 on the link and 16-bit linear at ``rate`` (16000 or 24000) at the provider."""
+
+    def __init__(self, link: AudioFormat, rate: int) -> None:
+        self._law: Law = "alaw" if link.law == "alaw" else "ulaw"
+        self._up = Resampler(link.rate, rate)
+        self._down = Resampler(rate, link.rate)
+        self._odd = b""
+
+    def to_provider(self, data: bytes) -> bytes:
+        """Return the caller's audio as little-endian 16-bit samples at the provider's rate."""
+        return self._up.process(decode(data, self._law)).astype("<i2", copy=False).tobytes()
+
+    def to_link(self, data: bytes) -> bytes:
+        """Return the agent's audio in the link's format. A sample cut in two is joined to its other half."""
+        data = self._odd + data
+        whole = len(data) & ~1
+        self._odd = data[whole:]
+        return encode(self._down.process(np.frombuffer(data[:whole], "<i2")), self._law)
+
+    def restart(self) -> None:
+        """Forget the agent's stream: the next audio begins a new one."""
+        self._down.reset()
+        self._odd = b""

@@ -1,0 +1,334 @@
+"""Every setting: its name, type, default and meaning.
+
+Values come from the environment, then from ``.env``, then from ``arivox.yaml``; the first that has a name
+wins. An empty value counts as not set. Where the scripts that Arivox replaces had a name, it is kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import dotenv
+import yaml
+
+from arivox.errors import SettingsError
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Provider = Literal["openai"]
+
+
+def _setting(
+    default: Any = MISSING,
+    doc: str = "",
+    *,
+    aliases: Sequence[str] = (),
+    secret: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    metadata = {"doc": doc, "aliases": tuple(aliases), "secret": secret, "low": low, "high": high}
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one service. A field's name in capitals is the setting's name."""
+
+    # --- Asterisk ---
+    ari_url: str = _setting("http://127.0.0.1:8088", "Where Asterisk's HTTP server answers")
+    ari_username: str = _setting("", "User of ari.conf", aliases=["ARI_USER"])
+    ari_password: str = _setting("", "Its password", aliases=["ARI_PASS"], secret=True)
+    ari_app_name: str = _setting("arivox", "Name of the Stasis application in the dialplan")
+    ari_request_timeout_s: float = _setting(5.0, "Longest wait for an answer of ARI", low=0.1)
+    max_calls: int = _setting(50, "Calls at once; further callers are sent on to the dialplan", low=1)
+
+    # --- media ---
+    rtp_server_ip: str = _setting(
+        "",
+        "Address to bind for RTP. Empty: 127.0.0.1 when Asterisk is on this machine, else 0.0.0.0",
+    )
+    rtp_server_ip_for_asterisk: str = _setting(
+        "",
+        "Address that Asterisk sends RTP to (NAT, containers). Empty: this machine's, as seen on the way to "
+        "Asterisk",
+    )
+    rtp_server_port: int = _setting(12000, "First port for RTP; even ports are used", low=1024, high=65534)
+    rtp_server_port_last: int = _setting(
+        0, "Last port for RTP. 0: enough for MAX_CALLS, and as many again", low=0, high=65535
+    )
+    rtp_source_check: Literal["named", "learn"] = _setting(
+        "named",
+        "Who may send RTP: the address Asterisk named (named), or the first valid sender (learn; for "
+        "Asterisk behind NAT)",
+    )
+    audio_codec: Literal["auto", "ulaw", "alaw"] = _setting(
+        "auto", "Codec towards Asterisk. auto: A-law for callers who use it, else mu-law"
+    )
+    target_rms: float = _setting(
+        0.0, "Raise quiet callers to this level (0.15 is good). 0: leave the audio untouched", low=0, high=1
+    )
+    min_rms: float = _setting(0.001, "Level below which a frame is taken for silence", low=0, high=1)
+    max_gain: float = _setting(2.0, "Most that a quiet caller is raised", low=1, high=20)
+    enable_audio_recording: bool = _setting(False, "Record each call: stereo WAV, caller left, agent right")
+    recordings_dir: Path = _setting(Path("recordings"), "Folder for recordings")
+
+    # --- the call ---
+    max_call_duration_s: int = _setting(300, "Longest call, in seconds", low=10)
+    goodbye_before_s: float = _setting(
+        12.0, "The agent says good-bye this long before the longest call ends. 0: never", low=0
+    )
+    idle_caller_s: float = _setting(
+        30.0, "A caller who is silent this long is asked; after as long again the call ends. 0: never", low=0
+    )
+    first_audio_timeout_s: float = _setting(10.0, "Longest wait for the agent's first sound", low=1)
+    response_timeout_s: float = _setting(15.0, "Longest wait for an answer to what the caller said", low=1)
+    failure_media: str = _setting(
+        "tone:congestion",
+        "What a caller hears for two seconds when the AI fails in mid-call, before the dialplan goes on "
+        "(tone:NAME or sound:NAME). Empty: nothing",
+    )
+
+    # --- the AI ---
+    ai_service_provider: Provider = _setting("openai", "Which AI speaks")
+    provider_connect_timeout_s: float = _setting(8.0, "Longest wait for the AI's session", low=0.5)
+    openai_api_key: str = _setting("", "Key of the OpenAI project", secret=True)
+    openai_realtime_url: str = _setting(
+        "wss://api.openai.com/v1/realtime",
+        "OpenAI Realtime, or another server that speaks its protocol; the model is added to the query",
+    )
+    openai_model: str = _setting("gpt-realtime-2.1", "Model")
+    openai_voice_id: str = _setting("marin", "Voice")
+    openai_system_instruction: str = _setting("", "System instruction. Empty: the one of the prompts file")
+    openai_dialect: Literal["ga", "beta"] = _setting(
+        "ga", "Dialect of the protocol; beta is for compatible servers that still speak it"
+    )
+    openai_audio_format: Literal["auto", "pcm"] = _setting(
+        "auto", "auto: the call's own G.711 both ways; pcm: 24 kHz, for servers that have no G.711"
+    )
+    openai_transcription_model: str = _setting(
+        "gpt-live-transcribe", "Model that transcribes the caller. none: no transcript"
+    )
+    openai_language: str = _setting("", "Language the caller speaks (ISO 639-1), for the transcript")
+    openai_noise_reduction: Literal["none", "near_field", "far_field"] = _setting(
+        "none", "Noise reduction by OpenAI: near_field for handsets, far_field for speakerphones"
+    )
+    openai_speed: float = _setting(1.0, "Speed of the voice", low=0.25, high=1.5)
+    openai_reasoning_effort: Literal["", "minimal", "low", "medium", "high", "xhigh"] = _setting(
+        "", "Reasoning effort, for models that reason. Empty: the model's default"
+    )
+    vad_type: Literal["server_vad", "semantic_vad"] = _setting("server_vad", "How the AI finds turns")
+    vad_threshold: float = _setting(0.5, "server_vad: how sure it must be of speech", low=0, high=1)
+    vad_prefix_padding_ms: int = _setting(300, "server_vad: audio kept before speech", low=0)
+    vad_silence_duration_ms: int = _setting(500, "server_vad: silence that ends a turn", low=0)
+    vad_eagerness: Literal["auto", "low", "medium", "high"] = _setting("auto", "semantic_vad: eagerness")
+    prompts_file: Path | None = _setting(None, "Prompts and states (YAML). Empty: the one in the package")
+
+    # --- the store ---
+    redis_host: str = _setting("", "Redis server. Empty: no Redis")
+    redis_port: int = _setting(6379, "Its port", low=1, high=65535)
+    redis_password: str = _setting("", "Its password", secret=True)
+    redis_db: int = _setting(0, "Its database", low=0)
+
+    # --- logs ---
+    log_level: LogLevel = _setting("info", "debug, info, warning or error; debug shows each packet")
+    log_format: Literal["auto", "human", "json"] = _setting(
+        "auto", "auto: human in a terminal, JSON otherwise"
+    )
+    log_full_numbers: bool = _setting(False, "Show phone numbers in full at info")
+
+    def __post_init__(self) -> None:
+        if not self.ari_url.startswith(("http://", "https://")):
+            raise SettingsError("ARI_URL", f"{self.ari_url!r} is not an http:// or https:// address")
+        if not self.openai_realtime_url.startswith(("ws://", "wss://")):
+            raise SettingsError(
+                "OPENAI_REALTIME_URL", f"{self.openai_realtime_url!r} is not a ws:// or wss:// address"
+            )
+        if self.rtp_server_port % 2:
+            raise SettingsError("RTP_SERVER_PORT", f"{self.rtp_server_port} is odd; RTP uses even ports")
+        if self.rtp_server_port_last and self.rtp_server_port_last < self.rtp_server_port:
+            raise SettingsError(
+                "RTP_SERVER_PORT_LAST",
+                f"{self.rtp_server_port_last} is below RTP_SERVER_PORT ({self.rtp_server_port})",
+            )
+        if self.goodbye_before_s >= self.max_call_duration_s:
+            raise SettingsError(
+                "GOODBYE_BEFORE_S",
+                f"{self.goodbye_before_s} s is not shorter than MAX_CALL_DURATION_S "
+                f"({self.max_call_duration_s} s)",
+            )
+
+    @property
+    def rtp_ports(self) -> tuple[int, int]:
+        """Return the first and the last RTP port."""
+        last = self.rtp_server_port_last or min(self.rtp_server_port + 4 * self.max_calls - 1, 65535)
+        return self.rtp_server_port, last
+
+    def require_ari(self) -> None:
+        """Raise SettingsError unless the ARI user is set."""
+        for name, value in (("ARI_USERNAME", self.ari_username), ("ARI_PASSWORD", self.ari_password)):
+            if not value:
+                raise SettingsError(
+                    name, "is not set", "Put the user of ari.conf and its password into .env (arivox init)."
+                )
+
+    def require_provider(self) -> None:
+        """Raise SettingsError unless the chosen provider can be used."""
+        if not self.openai_api_key and self.openai_realtime_url.startswith("wss://api.openai.com"):
+            raise SettingsError(
+                "OPENAI_API_KEY",
+                "is not set",
+                "Put the key into .env, or try without one: arivox demo.",
+            )
+
+
+def setting_fields() -> list[Field[Any]]:
+    """Return the fields of Settings, in the order of the reference."""
+    return list(fields(Settings))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings as loaded, with what deserves a warning."""
+
+    settings: Settings
+    warnings: list[str]
+
+
+# Names of the scripts that name nothing in Gemini's real API, and what to set instead.
+_NAMES_NOTHING: Final = {
+    "GEMINI_VAD_ENERGY_THRESHOLD": "GEMINI_VAD_START_SENSITIVITY",
+    "GEMINI_VAD_ACTIVITY_RATIO_THRESHOLD": "GEMINI_VAD_END_SENSITIVITY",
+}
+# Names of the scripts for what this version does not have yet: an old .env goes on working, with a warning.
+_NOT_YET: Final = {
+    "GEMINI_API_KEY",
+    "GEMINI_HISTORY_MAX_TURNS",
+    "GEMINI_MODEL_NAME",
+    "GEMINI_PROJECT_ID",
+    "GEMINI_SYSTEM_INSTRUCTION",
+    "GEMINI_TARGET_INPUT_SAMPLE_RATE",
+    "GEMINI_VAD_PREFIX_PADDING_MS",
+    "GEMINI_VAD_SILENCE_DURATION_MS",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "REDIS_CONVERSATION_TTL_S",
+}
+_OURS: Final = ("ARI_", "RTP_", "OPENAI_", "VAD_", "REDIS_", "GEMINI_", "MAX_CALL", "LOG_")
+
+
+def load(
+    environ: Mapping[str, str] | None = None,
+    env_file: Path | None = None,
+    yaml_file: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Return the settings from the environment, ``.env`` and ``arivox.yaml``.
+
+    A file that is named must exist; the default names may be absent. Raises SettingsError.
+    """
+    environ = os.environ if environ is None else environ
+    sources: list[tuple[str, Mapping[str, Any]]] = [
+        ("the command line", overrides or {}),
+        ("the environment", environ),
+        _read_env(env_file),
+        _read_yaml(yaml_file),
+    ]
+    hints = get_type_hints(Settings)
+    known: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for item in setting_fields():
+        names = (item.name.upper(), *item.metadata["aliases"])
+        known.update(dict.fromkeys(names, item.name))
+        for source, mapping in sources:
+            found = next((name for name in names if mapping.get(name) not in (None, "")), None)
+            if found is not None:
+                values[item.name] = _convert(found, mapping[found], hints[item.name], item, source)
+                break
+    return Loaded(Settings(**values), _warnings(sources, known))
+
+
+def _read_env(path: Path | None) -> tuple[str, Mapping[str, Any]]:
+    file = path or Path(".env")
+    if not file.is_file():
+        if path is not None:
+            raise SettingsError(str(path), "no such file")
+        return str(file), {}
+    return str(file), {name: value for name, value in dotenv.dotenv_values(file).items() if value is not None}
+
+
+def _read_yaml(path: Path | None) -> tuple[str, Mapping[str, Any]]:
+    file = path or Path("arivox.yaml")
+    if not file.is_file():
+        if path is not None:
+            raise SettingsError(str(path), "no such file")
+        return str(file), {}
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(str(file), f"is not valid YAML: {error}") from error
+    if content is None:
+        return str(file), {}
+    if not isinstance(content, dict):
+        raise SettingsError(str(file), "must be a mapping of setting names to values")
+    return str(file), {str(name).upper(): value for name, value in content.items()}
+
+
+def _convert(name: str, value: Any, hint: Any, item: Field[Any], source: str) -> Any:
+    shown = "(hidden)" if item.metadata["secret"] else repr(value)
+    if isinstance(hint, UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    text = str(value).strip()
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        if text.lower() in choices:
+            return text.lower()
+        raise SettingsError(name, f"{shown} is not one of {', '.join(filter(None, choices))}", source=source)
+    if hint is bool:
+        if text.lower() in {"1", "true", "yes", "on"}:
+            return True
+        if text.lower() in {"0", "false", "no", "off"}:
+            return False
+        raise SettingsError(name, f"{shown} is neither true nor false", source=source)
+    if hint in (int, float):
+        return _number(name, text, shown, hint, item, source)
+    return hint(text)
+
+
+def _number(name: str, text: str, shown: str, kind: type, item: Field[Any], source: str) -> float:
+    try:
+        number: float = kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise SettingsError(name, f"{shown} is not {wanted}", source=source) from None
+    low, high = item.metadata["low"], item.metadata["high"]
+    if number != number or (low is not None and number < low) or (high is not None and number > high):
+        span = f"from {low:g}" if low is not None else "a number"
+        span += f" to {high:g}" if high is not None else " up"
+        raise SettingsError(name, f"{shown} is out of range: it must be {span}", source=source)
+    return number
+
+
+def _warnings(sources: Sequence[tuple[str, Mapping[str, Any]]], known: Mapping[str, str]) -> list[str]:
+    warnings = []
+    for source, mapping in sources:
+        # Of the environment only what looks like ours: the rest belongs to other programs.
+        mine = source != "the environment"
+        for name in mapping:
+            if name in known:
+                continue
+            if name in _NAMES_NOTHING:
+                problem = f"names nothing in the provider's API; it will be {_NAMES_NOTHING[name]}"
+            elif name in _NOT_YET:
+                problem = "has no effect in this version"
+            elif mine or name.startswith(_OURS):
+                close = difflib.get_close_matches(name, known, n=1)
+                problem = "is not a setting of Arivox" + (f"; did you mean {close[0]}?" if close else "")
+            else:
+                continue
+            warnings.append(f"{name} (in {source}) {problem}")
+    return warnings
