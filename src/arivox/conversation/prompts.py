@@ -1,0 +1,70 @@
+"""The prompts file: a system instruction and the prompts of the states, for each provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from arivox.errors import SettingsError
+
+ASIDES: Final = ("fallback", "error_handler")
+"""States outside the normal way: where a conversation goes when something is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What one provider is told. ``states`` keeps the order of the file, which is the normal way."""
+
+    system_instruction: str
+    states: dict[str, str]
+
+    @property
+    def way(self) -> tuple[str, ...]:
+        """Return the states of the normal way, in order."""
+        return tuple(name for name in self.states if name not in ASIDES)
+
+
+def default_text() -> str:
+    """Return the prompts file of the package."""
+    return resources.files("arivox.conversation").joinpath("prompts.yaml").read_text(encoding="utf-8")
+
+
+def load(path: Path | None, provider: str) -> Prompts:
+    """Load the prompts of ``provider`` from ``path``, or from the package. Raises SettingsError."""
+    source = str(path) if path is not None else "the package's prompts.yaml"
+    try:
+        text = path.read_text(encoding="utf-8") if path is not None else default_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError("PROMPTS_FILE", f"cannot read {source}: {error}") from error
+    return parse(text, provider, source)
+
+
+def parse(text: str, provider: str, source: str) -> Prompts:
+    """Parse a prompts file. Raises SettingsError that names the place at fault."""
+
+    def fault(where: str, problem: str) -> SettingsError:
+        return SettingsError("PROMPTS_FILE", f"{where} {problem}", source=source)
+
+    try:
+        content: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise fault("the file", f"is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get(provider), dict):
+        raise fault("the file", f"has no section {provider!r}")
+    section = content[provider]
+    instruction = section.get("system_instruction", "")
+    if not isinstance(instruction, str):
+        raise fault(f"{provider}.system_instruction", "must be text")
+    states = section.get("states")
+    if not isinstance(states, dict) or not states:
+        raise fault(f"{provider}.states", "must map names of states to their prompts")
+    for name, prompt in states.items():
+        if not isinstance(name, str) or not isinstance(prompt, str) or not prompt.strip():
+            raise fault(f"{provider}.states.{name}", "must be a prompt (text)")
+    if all(name in ASIDES for name in states):
+        raise fault(f"{provider}.states", f"has no state besides {' and '.join(ASIDES)}")
+    return Prompts(instruction.strip(), {name: " ".join(prompt.split()) for name, prompt in states.items()})

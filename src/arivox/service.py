@@ -1,0 +1,144 @@
+"""The composition root: builds the parts, runs them, drains and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from arivox.asterisk.client import AriClient
+from arivox.asterisk.messages import Channel
+from arivox.call import Call, CallContext, SessionFactory
+from arivox.conversation import prompts
+from arivox.errors import SettingsError
+from arivox.media.clock import Pacer
+from arivox.media.rtp.ports import PortRange
+from arivox.providers.openai.session import OpenAISession
+from arivox.providers.socket import tls_context
+from arivox.settings import Settings
+from arivox.switchboard import Switchboard
+from arivox.timeline import Watcher
+
+log = structlog.get_logger()
+
+_DRAIN_S: Final = 10.0
+PROVIDERS: Final[dict[str, SessionFactory]] = {"openai": OpenAISession}
+
+
+def rtp_addresses(settings: Settings) -> tuple[str, str]:
+    """Return the address to bind for RTP, and the one Asterisk is told. Raises SettingsError."""
+    host = urlsplit(settings.ari_url).hostname or ""
+    try:
+        asterisk = socket.getaddrinfo(host, 80, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(asterisk)  # sends nothing; the kernel picks the address facing Asterisk
+            ours = str(probe.getsockname()[0])
+    except OSError as error:
+        raise SettingsError("ARI_URL", f"cannot resolve {host!r} ({error})") from error
+    advertised = settings.rtp_server_ip_for_asterisk or settings.rtp_server_ip
+    if advertised in ("", "0.0.0.0"):
+        advertised = ours
+    bind = settings.rtp_server_ip or ("127.0.0.1" if ours.startswith("127.") else "0.0.0.0")
+    return bind, advertised
+
+
+class Service:
+    """Arivox itself: serves the calls of one Stasis application until it is told to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        watchers: Sequence[Watcher] = (),
+        new_session: SessionFactory | None = None,
+    ) -> None:
+        """Check what can be checked without a network. Raises SettingsError."""
+        settings.require_ari()
+        if new_session is None:
+            settings.require_provider()
+        self.settings = settings
+        self._watchers = tuple(watchers)
+        self._new_session = new_session or PROVIDERS[settings.ai_service_provider]
+        self._prompts = prompts.load(settings.prompts_file, settings.ai_service_provider)
+        self._bind, self._rtp_host = rtp_addresses(settings)
+        self._stop = asyncio.Event()
+        self.pacer = Pacer()
+        self.ports = PortRange(self._bind, *settings.rtp_ports)
+        self.ari = AriClient(
+            settings.ari_url,
+            settings.ari_username,
+            settings.ari_password,
+            settings.ari_app_name,
+            timeout_s=settings.ari_request_timeout_s,
+        )
+        self.switchboard = Switchboard(self.ari, self._new_call, settings.max_calls)
+        self._executor = ThreadPoolExecutor(1, "arivox-disk")
+
+    def stop(self) -> None:
+        """Ask the service to end. Safe in a signal handler of the loop."""
+        self._stop.set()
+
+    async def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Serve until ``stop``. ``on_ready`` is called once Asterisk is connected.
+
+        Raises AsteriskError when Asterisk refuses us for good.
+        """
+        if self.settings.openai_realtime_url.startswith("wss:"):
+            await asyncio.to_thread(tls_context)
+        # A full collection would stop the audio of all calls for tens of milliseconds; what lives from here
+        # on is small.
+        gc.collect()
+        gc.freeze()
+        board = self.switchboard
+        first, last = self.settings.rtp_ports
+        log.info(
+            "arivox starts",
+            provider=self.settings.ai_service_provider,
+            app=self.settings.ari_app_name,
+            rtp=f"{self._bind}:{first}-{last}",
+            rtp_for_asterisk=self._rtp_host,
+        )
+        try:
+            async with self.ari:
+                listening = asyncio.ensure_future(self.ari.listen(board.on_event, board.on_up, board.on_down))
+                stopping = asyncio.ensure_future(self._stop.wait())
+                ready = asyncio.ensure_future(self._announce(on_ready))
+                try:
+                    await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    await board.drain(_DRAIN_S)
+                    if listening.done():
+                        listening.result()
+                finally:
+                    for task in (listening, stopping, ready):
+                        task.cancel()
+                    await asyncio.gather(listening, stopping, ready, return_exceptions=True)
+        finally:
+            self.pacer.close()
+            self._executor.shutdown()
+            log.info("arivox stopped", calls=board.served)
+
+    async def _announce(self, on_ready: Callable[[], None] | None) -> None:
+        await self.switchboard.connected.wait()
+        if on_ready is not None:
+            on_ready()
+
+    def _new_call(self, channel: Channel, args: Sequence[str]) -> Call:
+        context = CallContext(
+            settings=self.settings,
+            ari=self.ari,
+            pacer=self.pacer,
+            ports=self.ports,
+            rtp_host=self._rtp_host,
+            executor=self._executor,
+            prompts=self._prompts,
+            new_session=self._new_session,
+            expect_channel=self.switchboard.expect_channel,
+            watchers=self._watchers,
+        )
+        return Call(channel, args, context)

@@ -1,0 +1,112 @@
+"""The deadlines of a call: its length, a silent caller, an AI that does not speak. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from arivox.settings import Settings
+
+_NEVER: Final = float("inf")
+
+
+class Alarm(Enum):
+    """What a deadline asks for."""
+
+    SAY_GOODBYE = auto()
+    TIME_LIMIT = auto()
+    ASK_CALLER = auto()
+    CALLER_IDLE = auto()
+    NO_FIRST_AUDIO = auto()
+    NO_RESPONSE = auto()
+
+
+@dataclass(slots=True)
+class Limits:
+    """Seconds; 0 switches ``goodbye_before`` and ``idle`` off."""
+
+    length: float
+    goodbye_before: float
+    idle: float
+    first_audio: float
+    response: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Return the limits of the settings."""
+        return cls(
+            settings.max_call_duration_s,
+            settings.goodbye_before_s,
+            settings.idle_caller_s,
+            settings.first_audio_timeout_s,
+            settings.response_timeout_s,
+        )
+
+
+class Watchdog:
+    """Told what happens, and asked now and then what is due. All times in seconds on one clock."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._end = now + limits.length
+        self._goodbye = self._end - limits.goodbye_before if limits.goodbye_before else _NEVER
+        self._first_audio = _NEVER
+        self._response = _NEVER
+        self._quiet_since = now
+        self._asked = False
+        self._busy = False
+
+    def ready(self, now: float) -> None:
+        """The AI was asked to greet: its first sound is awaited."""
+        self._first_audio = now + self._limits.first_audio
+
+    def agent_audio(self, now: float) -> None:
+        """Hear that the agent's sound arrived: the AI is alive."""
+        self._first_audio = self._response = _NEVER
+        self._busy = True
+        self._quiet_since = now
+
+    def agent_quiet(self, now: float) -> None:
+        """Hear that the agent's queue ran empty: from now on it is the caller's turn."""
+        self._busy = False
+        self._quiet_since = now
+
+    def caller_spoke(self, now: float) -> None:
+        """Hear that the caller began to speak."""
+        self._busy = True
+        self._asked = False
+        self._response = _NEVER
+        self._quiet_since = now
+
+    def caller_stopped(self, now: float) -> None:
+        """Hear that the caller's turn ended: an answer is awaited."""
+        self._busy = False
+        self._quiet_since = now
+        self._response = now + self._limits.response
+
+    def response_ended(self) -> None:
+        """Hear that an answer ended, with or without sound."""
+        self._response = _NEVER
+
+    def check(self, now: float) -> Alarm | None:
+        """Return the most urgent alarm that is due. Each is raised once, ``ASK_CALLER`` once a silence."""
+        if now >= self._end:
+            self._end = _NEVER
+            return Alarm.TIME_LIMIT
+        if now >= self._first_audio:
+            self._first_audio = _NEVER
+            return Alarm.NO_FIRST_AUDIO
+        if now >= self._response:
+            self._response = _NEVER
+            return Alarm.NO_RESPONSE
+        if now >= self._goodbye:
+            self._goodbye = _NEVER
+            return Alarm.SAY_GOODBYE
+        if self._limits.idle and not self._busy and now >= self._quiet_since + self._limits.idle:
+            self._quiet_since = now
+            if self._asked:
+                return Alarm.CALLER_IDLE
+            self._asked = True
+            return Alarm.ASK_CALLER
+        return None
