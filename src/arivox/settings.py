@@ -79,6 +79,14 @@ class Settings:
     recordings_dir: Path = _setting(Path("recordings"), "Folder for recordings")
 
     # --- the call ---
+    answer: Literal["at_once", "when_ready"] = _setting(
+        "at_once",
+        "at_once: answer while the AI connects; when_ready: let it ring until the AI is there, so that a "
+        "call whose AI fails is never answered",
+    )
+    after_call: Literal["hangup", "continue"] = _setting(
+        "hangup", "When the agent ends the call: hang up, or continue in the dialplan"
+    )
     max_call_duration_s: int = _setting(300, "Longest call, in seconds", low=10)
     goodbye_before_s: float = _setting(
         12.0, "The agent says good-bye this long before the longest call ends. 0: never", low=0

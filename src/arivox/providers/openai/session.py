@@ -107,6 +107,7 @@ class OpenAISession:
 
     async def connect(self, brief: Brief) -> None:
         """Open and configure the session, trying again while time allows. Raises ProviderError."""
+        last: ProviderError | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 for delay in delays(0.25, 2.0):
@@ -116,14 +117,16 @@ class OpenAISession:
                     except ProviderError as error:
                         if error.code not in _TRANSIENT_CODES:
                             raise
+                        last = error
                         log.warning(
                             "the AI's server did not take the session; trying again", error=str(error)
                         )
                     await asyncio.sleep(delay)
         except TimeoutError:
             await self._drop_socket()
+            why = f"; last: {last.message}" if last is not None else ""
             raise ProviderError(
-                PROVIDER, f"no session within {self._timeout_s:g} s", code="timeout"
+                PROVIDER, f"no session within {self._timeout_s:g} s{why}", code="timeout"
             ) from None
         self._send(protocol.session_update(self._options, brief, self._dialect, _CONFIGURE))
         self._ready = True

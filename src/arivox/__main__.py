@@ -1,0 +1,5 @@
+"""``python -m arivox``."""
+
+from arivox.cli.main import main
+
+main()

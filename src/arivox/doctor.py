@@ -1,0 +1,308 @@
+"""Checks of an installation: each says what it found and, when it fails, what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from arivox.asterisk.client import AriClient
+from arivox.asterisk.messages import AnyEvent, Channel, OtherEvent, StasisStart
+from arivox.audio.format import ULAW
+from arivox.conversation import prompts
+from arivox.errors import ArivoxError, AsteriskError, ProviderError, SettingsError
+from arivox.media.clock import Pacer
+from arivox.media.playout import Playout
+from arivox.media.rtp.link import RtpLink
+from arivox.media.rtp.ports import PortRange
+from arivox.providers.base import Brief
+from arivox.service import PROVIDERS, rtp_addresses
+from arivox.settings import Settings
+
+_OLDEST: Final = (20, 0)
+_MODULES: Final = {
+    "res_stasis.so": "the Stasis application core",
+    "app_stasis.so": "Stasis() in the dialplan",
+    "res_ari_channels.so": "ARI for channels",
+    "res_ari_bridges.so": "ARI for bridges",
+    "res_stasis_answer.so": "answering by ARI",
+    "chan_rtp.so": "externalMedia over RTP",
+    "bridge_simple.so": "two-party bridges",
+}
+_WAIT_S: Final = 2.0
+# 0 dBm0 digital milliwatt, 1 kHz (ITU-T G.711, table 5): eight bytes of mu-law that repeat.
+_MILLIWATT: Final = bytes([0x1E, 0x0B, 0x0B, 0x1E, 0x9E, 0x8B, 0x8B, 0x9E])
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check."""
+
+    name: str
+    state: Literal["ok", "warning", "failed", "skipped"]
+    text: str
+    hint: str = ""
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield a finding for each check, in the order in which problems should be solved."""
+    yield _prompts(settings)
+    yield _ports(settings)
+    reachable = False
+    async with AriClient(
+        settings.ari_url,
+        settings.ari_username,
+        settings.ari_password,
+        settings.ari_app_name,
+        timeout_s=settings.ari_request_timeout_s,
+    ) as ari:
+        async for finding in _asterisk(ari, settings):
+            yield finding
+            reachable = finding.state != "failed"
+            if not reachable:
+                break
+    if reachable:
+        async for finding in _rtp(settings):
+            yield finding
+    else:
+        yield Finding("RTP", "skipped", "not checked: ARI does not answer")
+    yield await _provider(settings)
+    yield await _store(settings)
+
+
+def _prompts(settings: Settings) -> Finding:
+    try:
+        found = prompts.load(settings.prompts_file, settings.ai_service_provider)
+    except SettingsError as error:
+        return Finding("prompts", "failed", str(error), "Correct the file, or copy a fresh one: arivox init.")
+    return Finding("prompts", "ok", f"{len(found.states)} states, beginning with {found.way[0]}")
+
+
+def _ports(settings: Settings) -> Finding:
+    first, last = settings.rtp_ports
+    try:
+        bind, advertised = rtp_addresses(settings)
+        ports = PortRange(bind, first, last)
+        sock = ports.bind()
+        sock.close()
+    except ArivoxError as error:
+        return Finding("RTP ports", "failed", str(error))
+    capacity = (last - first) // 2 + 1
+    text = f"{bind}:{first}-{last}, as {advertised} for Asterisk; {capacity} calls"
+    if capacity < settings.max_calls:
+        return Finding(
+            "RTP ports", "warning", text, f"MAX_CALLS is {settings.max_calls}: widen RTP_SERVER_PORT_LAST."
+        )
+    return Finding("RTP ports", "ok", text)
+
+
+async def _asterisk(ari: AriClient, settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        settings.require_ari()
+        await ari.ping()
+        version = await ari.version()
+    except SettingsError as error:
+        yield Finding("ARI", "failed", str(error))
+        return
+    except AsteriskError as error:
+        if error.status == 401:
+            hint = "ARI_USERNAME and ARI_PASSWORD must stand in ari.conf; reload with: core reload."
+        elif error.status is not None:
+            hint = "Is ARI enabled (ari.conf, [general] enabled = yes) and res_ari loaded?"
+        else:
+            hint = "Is Asterisk running, http.conf enabled, and ARI_URL right?"
+        yield Finding("ARI", "failed", str(error), hint)
+        return
+    yield Finding("ARI", "ok", f"Asterisk {version} answers at {ari.url}")
+    if _version(version) < _OLDEST:
+        yield Finding("version", "warning", f"Asterisk {version}", "Asterisk 20 or newer is supported.")
+    missing = [f"{name} ({purpose})" for name, purpose in _MODULES.items() if not await ari.has_module(name)]
+    if missing:
+        yield Finding("modules", "failed", f"not loaded: {', '.join(missing)}", "Load them in modules.conf.")
+    else:
+        yield Finding("modules", "ok", f"all {len(_MODULES)} needed are loaded")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    parts = text.split("-")[0].removeprefix("certified/").split(".")
+    return tuple(int(part) for part in parts[:2] if part.isdigit()) or _OLDEST
+
+
+async def _rtp(settings: Settings) -> AsyncIterator[Finding]:
+    """Let Asterisk send us a tone, and send it one back."""
+    pacer = Pacer()
+    bind, advertised = rtp_addresses(settings)
+    # An application of our own: a running service keeps its calls.
+    ari = AriClient(
+        settings.ari_url,
+        settings.ari_username,
+        settings.ari_password,
+        f"arivox-doctor-{secrets.token_hex(3)}",
+        timeout_s=settings.ari_request_timeout_s,
+    )
+    try:
+        async with ari:
+            loop = _Loop(ari, advertised)
+            link = await RtpLink.open(
+                ULAW, Playout(ULAW), pacer, PortRange(bind, *settings.rtp_ports), "doctor"
+            )
+            try:
+                yield await loop.incoming(link)
+                if link.counters()["rtp_in"]:
+                    yield await loop.outgoing(link)
+            finally:
+                await link.close()
+                await loop.close()
+    except ArivoxError as error:
+        yield Finding("RTP", "failed", str(error))
+    finally:
+        pacer.close()
+
+
+class _Loop:
+    """A media channel without a caller."""
+
+    def __init__(self, ari: AriClient, host: str) -> None:
+        self._ari = ari
+        self._host = host
+        self._id = f"arivox-doctor-{secrets.token_hex(4)}"
+        self._entered = asyncio.Event()
+        self._talking = asyncio.Event()
+        self._up = asyncio.Event()
+        self._listening = asyncio.ensure_future(ari.listen(self._event, self._up.set))
+
+    async def incoming(self, link: RtpLink) -> Finding:
+        """Have Asterisk play a tone into the channel and see it arrive."""
+        waiting = asyncio.ensure_future(self._up.wait())
+        await asyncio.wait({self._listening, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if self._listening.done():
+            waiting.cancel()
+            self._listening.result()
+        external = await self._ari.external_media(self._id, self._host, link.port, "ulaw")
+        link.expect(_named(external))
+        link.start(lambda _: None)
+        await self._wait(self._entered)
+        await self._ari.play(self._id, "tone:dial")
+        deadline = time.monotonic() + _WAIT_S
+        while not link.counters()["rtp_in"] and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        counters = link.counters()
+        if counters["rtp_in"]:
+            return Finding("RTP in", "ok", f"Asterisk's audio reaches {self._host}:{link.port}")
+        if counters["rtp_foreign"]:
+            return Finding(
+                "RTP in",
+                "failed",
+                f"{counters['rtp_foreign']} packets came from an address Asterisk did not name",
+                "Asterisk is behind NAT: set RTP_SOURCE_CHECK=learn.",
+            )
+        return Finding(
+            "RTP in",
+            "failed",
+            f"nothing arrives at {self._host}:{link.port}",
+            "Set RTP_SERVER_IP_FOR_ASTERISK to an address Asterisk can reach, and open the UDP ports.",
+        )
+
+    async def outgoing(self, link: RtpLink) -> Finding:
+        """Send a tone and have Asterisk notice it."""
+        try:
+            await self._ari.set_variable(self._id, "TALK_DETECT(set)", "200,64")
+        except AsteriskError:
+            return Finding("RTP out", "skipped", "Asterisk has no func_talkdetect to notice our audio with")
+        link.playout.push("tone", _MILLIWATT * 1000)
+        link.playout.finish("tone")
+        link.wake()
+        if await self._wait(self._talking):
+            return Finding("RTP out", "ok", "our audio reaches Asterisk")
+        return Finding(
+            "RTP out", "failed", "Asterisk does not hear us", "Open its RTP ports (rtp.conf) to this machine."
+        )
+
+    async def close(self) -> None:
+        """Take the channel down."""
+        with suppress(AsteriskError):
+            await self._ari.hang_up(self._id)
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+
+    async def _wait(self, event: asyncio.Event) -> bool:
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                await event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _event(self, event: AnyEvent) -> None:
+        if isinstance(event, StasisStart):
+            self._entered.set()
+        elif isinstance(event, OtherEvent) and event.type == "ChannelTalkingStarted":
+            self._talking.set()
+
+
+def _named(channel: Channel) -> tuple[str, int] | None:
+    with suppress(KeyError, ValueError):
+        variables = channel.channelvars
+        return variables["UNICASTRTP_LOCAL_ADDRESS"], int(variables["UNICASTRTP_LOCAL_PORT"])
+    return None
+
+
+async def _provider(settings: Settings) -> Finding:
+    name = settings.ai_service_provider
+    try:
+        settings.require_provider()
+        session = PROVIDERS[name](settings, ULAW, lambda _: None)
+        begun = time.monotonic()
+        try:
+            await session.connect(Brief("Say nothing."))
+            elapsed = round((time.monotonic() - begun) * 1000)
+        finally:
+            await session.close()
+    except SettingsError as error:
+        return Finding(name, "failed", str(error))
+    except ProviderError as error:
+        return Finding(name, "failed", str(error), _provider_hint(error))
+    return Finding(name, "ok", f"{settings.openai_model} opened a session in {elapsed} ms")
+
+
+def _provider_hint(error: ProviderError) -> str:
+    if "api_key" in error.code or error.code == "401":
+        return "Set OPENAI_API_KEY to a valid key of a project with Realtime access."
+    if "model" in error.code:
+        return "Set OPENAI_MODEL to a model that the project may use."
+    return "Can this machine reach OPENAI_REALTIME_URL (firewall, proxy)?"
+
+
+async def _store(settings: Settings) -> Finding:
+    if not settings.redis_host:
+        return Finding("store", "skipped", "REDIS_HOST is not set")
+    where = f"{settings.redis_host}:{settings.redis_port}"
+    try:
+        import redis.asyncio as redis
+        from redis.exceptions import RedisError
+    except ImportError:
+        return Finding("store", "failed", "the redis package is missing", "pip install 'arivox[redis]'")
+    client: Any = redis.Redis(
+        host=settings.redis_host,
+        port=settings.redis_port,
+        password=settings.redis_password or None,
+        db=settings.redis_db,
+        socket_connect_timeout=_WAIT_S,
+        socket_timeout=_WAIT_S,
+    )
+    try:
+        await client.ping()
+    except (RedisError, OSError) as error:
+        return Finding(
+            "store",
+            "failed",
+            f"Redis at {where}: {error}",
+            "Check REDIS_HOST, REDIS_PORT, REDIS_PASSWORD and REDIS_DB.",
+        )
+    finally:
+        await client.aclose()
+    return Finding("store", "ok", f"Redis answers at {where}")
