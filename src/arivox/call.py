@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -26,97 +25,29 @@ from arivox.audio.g711 import Law, decode, encode
 from arivox.audio.level import Leveller
 from arivox.conversation.conversation import Conversation
 from arivox.conversation.prompts import Prompts
+from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import (
     ArivoxError,
     AsteriskError,
     ChannelGoneError,
     PortsExhaustedError,
-    ProviderError,
     SettingsError,
 )
+from arivox.exchange import Exchange, SessionFactory
 from arivox.logs import mask
 from arivox.media.clock import Pacer
-from arivox.media.playout import Playout
 from arivox.media.recorder import Recorder
 from arivox.media.rtp.link import RtpLink
 from arivox.media.rtp.ports import PortRange
-from arivox.providers.base import (
-    AgentAudio,
-    AgentAudioDone,
-    AgentText,
-    CallerText,
-    Fault,
-    OnProviderEvent,
-    ProviderEvent,
-    ProviderSession,
-    ResponseDone,
-    ResponseStarted,
-    SpeechStarted,
-    SpeechStopped,
-    ToolCall,
-)
 from arivox.settings import Settings
 from arivox.timeline import Timeline, Watcher
-from arivox.watchdog import Alarm, Limits, Watchdog
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
 _CHECK_EVERY_S: Final = 0.25
-_LAST_WORD_S: Final = 0.3  # what was sent last is still in the phone's jitter buffer
 _FAILURE_MEDIA_S: Final = 2.0
-_STATUS_VARIABLE: Final = "ARIVOX_STATUS"
-
-_GOODBYE: Final = (
-    "The time for this call is over. Say good-bye now, in the caller's language, in one or two short "
-    'sentences. Say: "I am sorry, our time is up. Thank you for calling. Good-bye."'
-)
-_ASK_CALLER: Final = (
-    "The caller has been silent for a while. Ask in the caller's language, in one short sentence, whether "
-    'they are still there. Say: "Are you still there?"'
-)
-_IDLE_GOODBYE: Final = (
-    "The caller has not spoken for a long time. Say good-bye now, in the caller's language, in one short "
-    'sentence. Say: "I cannot hear you, so I will hang up now. Good-bye."'
-)
-
-
-class EndReason(Enum):
-    """Why a call ended. The value is what the dialplan finds in ``ARIVOX_STATUS``."""
-
-    CALLER_HANGUP = "caller_hangup"
-    AGENT_HANGUP = "completed"
-    TIME_LIMIT = "time_limit"
-    CALLER_IDLE = "caller_idle"
-    PROVIDER_FAILED = "provider_failed"
-    ASTERISK_FAILED = "asterisk_failed"
-    NO_PORTS = "no_ports"
-    BUSY = "busy"
-    SHUTDOWN = "shutdown"
-    INTERNAL_ERROR = "internal_error"
-
-
-_FAILURES: Final = frozenset(
-    {
-        EndReason.PROVIDER_FAILED,
-        EndReason.ASTERISK_FAILED,
-        EndReason.NO_PORTS,
-        EndReason.BUSY,
-        EndReason.SHUTDOWN,
-        EndReason.INTERNAL_ERROR,
-    }
-)
-
-
-class SessionFactory(Protocol):
-    """Makes the AI's side of a call."""
-
-    def __call__(
-        self, settings: Settings, audio: AudioFormat, on_event: OnProviderEvent, /
-    ) -> ProviderSession:
-        """Return a session that is not connected yet."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -159,23 +90,15 @@ class Call:
         self._answered = False
         self._creating: set[asyncio.Task[Any]] = set()
         self._link: RtpLink | None = None
-        self._playout: Playout | None = None
-        self._session: ProviderSession | None = None
+        self._exchange: Exchange | None = None
         self._recorder: Recorder | None = None
         self._leveller: Leveller | None = None
         self._law: Law = "ulaw"
-        self._watchdog = Watchdog(Limits.of(self._settings), self._started)
-        self._closing: EndReason | None = None  # end with this once the agent has finished speaking
-        self._closing_by = 0.0
-        self._answering = False  # the AI works on an answer
-        self._reprompted = False
-        self._turn_ended_ms: int | None = None
-        self._last_item = ""
         self._gone = asyncio.Event()
 
     def __repr__(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        heard = self._playout.heard_total_ms / 1000 if self._playout is not None else 0.0
+        heard = self._exchange.playout.heard_total_ms / 1000 if self._exchange is not None else 0.0
         return (
             f"<Call {self.id} {mask(self.channel.caller.number)} {self.conversation.state} "
             f"{minutes:02d}:{seconds:02d} rtp {self._settings.ai_service_provider} heard={heard:.1f}s>"
@@ -243,15 +166,20 @@ class Call:
                 self._leveller = Leveller(
                     self._settings.target_rms, self._settings.min_rms, self._settings.max_gain
                 )
-            playout = self._playout = Playout(
-                audio, on_started=self._on_agent_started, on_drained=self._on_drained
+            exchange = self._exchange = Exchange(
+                self._settings,
+                audio,
+                self.conversation,
+                self.timeline,
+                self._context.new_session,
+                self.end,
             )
             # The port comes first: a caller who cannot be given one is not answered.
             link = self._link = await RtpLink.open(
-                audio, playout, self._context.pacer, self._context.ports, self.id
+                audio, exchange.playout, self._context.pacer, self._context.ports, self.id
             )
-            self._session = self._context.new_session(self._settings, audio, self._on_provider)
-            connecting = group.create_task(self._connect_provider(self._session))
+            exchange.wake = link.wake
+            connecting = group.create_task(exchange.connect())
             if self._settings.answer == "when_ready":
                 await connecting
             await self._build_media(link, audio)
@@ -325,18 +253,6 @@ class Call:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("a request of the set-up failed", error=str(error))
 
-    async def _connect_provider(self, session: ProviderSession) -> None:
-        begun = time.monotonic()
-        try:
-            await session.connect(self.conversation.brief)
-        except ProviderError as error:
-            self._provider_failed(error)
-            return
-        self.timeline.add("provider.ready", ms=round((time.monotonic() - begun) * 1000))
-        if session.capabilities.speak_on_request:
-            self._watchdog.ready(time.monotonic())
-            session.speak()
-
     def _record(self, audio: AudioFormat) -> None:
         if not self._settings.enable_audio_recording:
             return
@@ -353,198 +269,26 @@ class Call:
     # --- the audio path ---
 
     def _on_caller_audio(self, data: bytes) -> None:
-        session = self._session
-        if session is None:
-            return
+        assert self._exchange is not None
         if self._leveller is not None:
             data = encode(self._leveller.process(decode(data, self._law)), self._law)
-        session.send_audio(data)
-
-    # --- from the provider ---
-
-    def _on_provider(self, event: ProviderEvent) -> None:
-        if self._ended.done():
-            return
-        now = time.monotonic()
-        match event:
-            case AgentAudio():
-                self._on_agent_audio(event, now)
-            case AgentAudioDone():
-                self._finish_item(event.item_id)
-            case SpeechStarted():
-                self._on_speech_started(now)
-            case SpeechStopped():
-                self._watchdog.caller_stopped(now)
-                self._turn_ended_ms = self.timeline.now_ms()
-                self.timeline.add("caller.speech_stopped")
-            case ResponseStarted():
-                self._answering = True
-            case ResponseDone():
-                self._on_response_done(event, now)
-            case AgentText():
-                self.timeline.add("agent.said", text=event.text, item=event.item_id)
-                log.info("agent", text=event.text, state=self.conversation.state)
-            case CallerText():
-                self.timeline.add("caller.said", text=event.text)
-                log.info("caller", text=event.text, state=self.conversation.state)
-            case ToolCall():
-                self._on_tool_call(event)
-            case Fault():
-                self._on_fault(event.error)
-
-    def _on_agent_audio(self, event: AgentAudio, now: float) -> None:
-        playout, link = self._playout, self._link
-        assert playout is not None
-        assert link is not None
-        self._last_item = event.item_id
-        idle = not playout.playing
-        if not playout.push(event.item_id, event.data):
-            return
-        self._watchdog.agent_audio(now)
-        if idle:
-            link.wake()
-
-    def _finish_item(self, item_id: str) -> None:
-        assert self._playout is not None
-        self._playout.finish(item_id)
-        self._maybe_quiet()
-
-    def _on_speech_started(self, now: float) -> None:
-        assert self._playout is not None
-        assert self._session is not None
-        cuts = self._playout.flush()
-        self._session.interrupt(cuts)
-        self._watchdog.caller_spoke(now)
-        self.timeline.add("caller.speech_started")
-        for cut in cuts:
-            self.timeline.add(
-                "barge_in", item=cut.item_id, heard_ms=cut.heard_ms, received_ms=cut.received_ms
-            )
-        if cuts:
-            log.info("the caller interrupts", heard_ms=cuts[0].heard_ms, received_ms=cuts[0].received_ms)
-        if self._closing is EndReason.AGENT_HANGUP:
-            # Somebody who speaks into a good-bye is not done.
-            self._closing = None
-
-    def _on_response_done(self, event: ResponseDone, now: float) -> None:
-        self._answering = False
-        self._watchdog.response_ended()
-        self._finish_item(self._last_item)
-        if event.status == "failed" and event.error is not None:
-            self._answer_failed(event.error)
-        elif event.status == "completed":
-            self._reprompted = False
-
-    def _answer_failed(self, error: ProviderError) -> None:
-        assert self._session is not None
-        self.timeline.add("provider.answer_failed", error=str(error))
-        log.warning("the AI's answer failed", error=str(error))
-        if error.fatal or self._reprompted:
-            self._provider_failed(error)
-        else:
-            self._reprompted = True
-            self._session.speak()
-
-    def _on_tool_call(self, event: ToolCall) -> None:
-        assert self._session is not None
-        before = self.conversation.state
-        outcome = self.conversation.call_tool(event.name, event.arguments)
-        self.timeline.add("tool", name=event.name, arguments=event.arguments, output=outcome.output)
-        if outcome.moved:
-            self.timeline.add("state", before=before, after=self.conversation.state)
-            log.info("state", before=before, after=self.conversation.state)
-            self._session.update(self.conversation.brief)
-        self._session.tool_result(event.call_id, outcome.output, answer=not outcome.end_call)
-        if outcome.end_call:
-            self._close_after_speech(EndReason.AGENT_HANGUP)
-
-    def _on_fault(self, error: ProviderError) -> None:
-        if error.fatal:
-            self._provider_failed(error)
-            return
-        self.timeline.add("provider.error", error=str(error))
-        log.warning("the AI reports an error; the call goes on", error=str(error))
-
-    def _provider_failed(self, error: ProviderError) -> None:
-        self.timeline.add("provider.failed", error=str(error))
-        log.error("the AI failed", error=str(error))
-        self.end(EndReason.PROVIDER_FAILED)
-
-    # --- from the playout ---
-
-    def _on_agent_started(self, item_id: str) -> None:
-        since, self._turn_ended_ms = self._turn_ended_ms, None
-        latency = self.timeline.now_ms() - since if since is not None else None
-        self.timeline.add("agent.speaks", item=item_id, latency_ms=latency)
-
-    def _on_drained(self) -> None:
-        self._watchdog.agent_quiet(time.monotonic())
-        self._maybe_quiet()
-
-    # --- deadlines ---
+        self._exchange.session.send_audio(data)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_CHECK_EVERY_S)
-            now = time.monotonic()
-            if self._closing is not None and now >= self._closing_by:
-                self.end(self._closing)
-            alarm = self._watchdog.check(now)
-            if alarm is not None:
-                self._on_alarm(alarm)
-
-    def _on_alarm(self, alarm: Alarm) -> None:
-        self.timeline.add("alarm", name=alarm.name.lower())
-        session = self._session
-        match alarm:
-            case Alarm.TIME_LIMIT:
-                self.end(EndReason.TIME_LIMIT)
-            case Alarm.SAY_GOODBYE:
-                self._say_and_close(_GOODBYE, EndReason.TIME_LIMIT)
-            case Alarm.CALLER_IDLE:
-                self._say_and_close(_IDLE_GOODBYE, EndReason.CALLER_IDLE)
-            case Alarm.ASK_CALLER:
-                log.info("the caller is silent; asking")
-                if session is not None:
-                    session.speak(_ASK_CALLER)
-            case Alarm.NO_FIRST_AUDIO:
-                self._provider_failed(_stalled("said nothing", self._settings.first_audio_timeout_s))
-            case Alarm.NO_RESPONSE:
-                error = _stalled("gave no answer", self._settings.response_timeout_s)
-                self._answer_failed(error)
-                self._watchdog.ready(time.monotonic())
-
-    def _say_and_close(self, instructions: str, reason: EndReason) -> None:
-        if self._session is None or self._playout is None or self._closing is not None:
-            return
-        log.info("saying good-bye", reason=reason.value)
-        self._session.interrupt(self._playout.flush(), cancel=True)
-        self._answering = True
-        self._session.speak(instructions)
-        self._close_after_speech(reason)
-
-    def _close_after_speech(self, reason: EndReason) -> None:
-        self._closing = reason
-        self._closing_by = time.monotonic() + max(self._settings.goodbye_before_s, 10.0)
-        self._maybe_quiet()
-
-    def _maybe_quiet(self) -> None:
-        """Begin the end, if the call is closing and the agent has finished."""
-        if self._closing is None or self._answering:
-            return
-        if self._playout is not None and self._playout.playing:
-            return
-        self._closing_by = min(self._closing_by, time.monotonic() + _LAST_WORD_S)
+            if self._exchange is not None:
+                self._exchange.check(time.monotonic())
 
     # --- the way out ---
 
     async def _close(self, reason: EndReason) -> None:
         self.timeline.add("call.ended", reason=reason.value)
-        if self._session is not None:
-            await self._session.close()
+        if self._exchange is not None:
+            await self._exchange.close()
         if self._creating:
             await asyncio.wait(self._creating)
-        failed = reason in _FAILURES
+        failed = reason.failure
         await self._try("take the bridge down", self._ari.destroy_bridge(self.bridge_id))
         await self._try("take the media channel down", self._ari.hang_up(self.media_id))
         if self._link is not None:
@@ -567,7 +311,7 @@ class Call:
         self._log_end(reason)
 
     async def _set_status(self, reason: EndReason) -> None:
-        await self._ari.set_variable(self.channel.id, _STATUS_VARIABLE, reason.value)
+        await self._ari.set_variable(self.channel.id, STATUS_VARIABLE, reason.value)
 
     async def _play_failure(self) -> None:
         try:
@@ -592,15 +336,12 @@ class Call:
         counters: dict[str, Any] = {}
         if self._link is not None:
             counters |= self._link.counters()
-        if self._playout is not None:
+        if self._exchange is not None:
+            playout, session = self._exchange.playout, self._exchange.session.counters
             counters |= {
-                "agent_heard_s": round(self._playout.heard_total_ms / 1000, 1),
-                "agent_overflow_bytes": self._playout.overflow_bytes,
-                "agent_underruns": self._playout.underruns,
-            }
-        if self._session is not None:
-            session = self._session.counters
-            counters |= {
+                "agent_heard_s": round(playout.heard_total_ms / 1000, 1),
+                "agent_overflow_bytes": playout.overflow_bytes,
+                "agent_underruns": playout.underruns,
                 "ai_messages_in": session.messages_in,
                 "ai_messages_out": session.messages_out,
                 "ai_audio_s": round(session.audio_in_ms / 1000, 1),
@@ -616,7 +357,3 @@ class Call:
 
 class _Ended(Exception):  # noqa: N818 - not an error: it takes the task group down
     """The call is over."""
-
-
-def _stalled(what: str, seconds: float) -> ProviderError:
-    return ProviderError("provider", f"{what} within {seconds:g} s", code="stalled", fatal=False)

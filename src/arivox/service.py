@@ -14,9 +14,10 @@ import structlog
 
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
-from arivox.call import Call, CallContext, SessionFactory
+from arivox.call import Call, CallContext
 from arivox.conversation import prompts
 from arivox.errors import SettingsError
+from arivox.exchange import SessionFactory
 from arivox.media.clock import Pacer
 from arivox.media.rtp.ports import PortRange
 from arivox.providers.openai.session import OpenAISession

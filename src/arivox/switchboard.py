@@ -20,7 +20,8 @@ from arivox.asterisk.messages import (
     StasisEnd,
     StasisStart,
 )
-from arivox.call import Call, EndReason
+from arivox.call import Call
+from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import AsteriskError, ChannelGoneError
 
 log = structlog.get_logger()
@@ -139,7 +140,7 @@ class Switchboard:
 
     async def _refuse(self, channel_id: str, reason: EndReason) -> None:
         try:
-            await self._ari.set_variable(channel_id, "ARIVOX_STATUS", reason.value)
+            await self._ari.set_variable(channel_id, STATUS_VARIABLE, reason.value)
             await self._ari.continue_in_dialplan(channel_id)
         except ChannelGoneError:
             pass  # hung up meanwhile

@@ -32,7 +32,9 @@ class RtpLink(asyncio.DatagramProtocol):
 
     due: int = 0
 
-    def __init__(self, audio: AudioFormat, playout: Playout, pacer: Pacer, ports: PortRange) -> None:
+    def __init__(
+        self, audio: AudioFormat, playout: Playout, pacer: Pacer, ports: PortRange, call_id: str
+    ) -> None:
         self.audio = audio
         self.playout = playout
         self.port = 0
@@ -49,12 +51,15 @@ class RtpLink(asyncio.DatagramProtocol):
         self._ticks = 0
         self._send_errors = 0
         self._filled = 0
+        self._log = log.bind(call=call_id)  # the pacer calls from outside the call's context
         self._speaking = False  # the last frame sent was the agent's voice
 
     @classmethod
-    async def open(cls, audio: AudioFormat, playout: Playout, pacer: Pacer, ports: PortRange) -> RtpLink:
+    async def open(
+        cls, audio: AudioFormat, playout: Playout, pacer: Pacer, ports: PortRange, call_id: str = ""
+    ) -> RtpLink:
         """Bind a port of the range. Raises PortsExhaustedError or SettingsError."""
-        link = cls(audio, playout, pacer, ports)
+        link = cls(audio, playout, pacer, ports, call_id)
         sock = ports.bind()
         link.port = sock.getsockname()[1]
         try:
@@ -195,14 +200,14 @@ class RtpLink(asyncio.DatagramProtocol):
     def _warn_no_audio(self) -> None:
         foreign = self._receiver.last_foreign
         if foreign is not None:
-            log.warning(
+            self._log.warning(
                 "RTP comes from an address Asterisk did not name; it is ignored",
                 expected=self._receiver.peer,
                 from_=foreign,
                 hint="set RTP_SOURCE_CHECK=learn if Asterisk is behind NAT",
             )
         else:
-            log.warning(
+            self._log.warning(
                 "no RTP from Asterisk in 2 s",
                 port=self.port,
                 hint="check RTP_SERVER_IP_FOR_ASTERISK and the firewall (arivox doctor)",

@@ -1,0 +1,1 @@
+"""The demo: a real call through a real Asterisk, shown as it happens."""

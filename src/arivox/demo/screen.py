@@ -1,0 +1,116 @@
+"""The demo's screen: a call's timeline as lines in the terminal, and a summary at its end."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from arivox.timeline import Entry, Timeline
+
+_STYLES: Final = {"agent": "bold magenta", "caller": "bold cyan", "call": "dim", "state": "yellow"}
+
+
+class Screen:
+    """Watches timelines. ``watch`` is the watcher to give to the service."""
+
+    def __init__(self, console: Console) -> None:
+        self.timelines: list[Timeline] = []
+        self._console = console
+        self._state = ""
+        self._pending: dict[str, int | None] = {}  # items being spoken whose words are not known yet
+        self._texts: dict[str, str] = {}
+
+    def watch(self, timeline: Timeline, entry: Entry) -> None:
+        """Show one event."""
+        data = entry.data
+        match entry.kind:
+            case "call.started":
+                self.timelines.append(timeline)
+                self._line(entry, "call", f"{data['caller']} calls {data['exten']}")
+            case "call.answered":
+                self._line(entry, "call", "answered")
+            case "provider.ready":
+                self._line(entry, "call", f"the AI's session is ready after {data['ms']} ms")
+            case "state":
+                self._line(entry, "state", f"{data['before']} -> {data['after']}")
+            case "agent.speaks":
+                self._agent(entry, str(data["item"]), data["latency_ms"])
+            case "agent.said":
+                self._said(entry, str(data["item"]), str(data["text"]))
+            case "caller.said":
+                self._line(entry, "caller", str(data["text"]) or "(not understood)")
+            case "barge_in":
+                heard, received = data["heard_ms"], data["received_ms"]
+                text = f"interrupts: {heard} ms of {received} ms were heard; the AI is told so"
+                self._line(entry, "caller", text)
+            case "provider.error" | "provider.failed" | "provider.answer_failed":
+                self._line(entry, "call", f"[AI] {data['error']}")
+            case "call.ended":
+                self._line(entry, "call", f"ended: {data['reason']}")
+            case _:
+                pass
+
+    def note(self, text: str) -> None:
+        """Show a line that belongs to no call."""
+        self._console.print(Text(text, style="dim"), soft_wrap=True)
+
+    def summary(self, timeline: Timeline) -> dict[str, int | float | str | None]:
+        """Print the numbers of a call and return them."""
+        numbers = summarise(timeline)
+        table = Table(title="The call in numbers", title_justify="left", show_header=False)
+        for name, value in numbers.items():
+            table.add_row(name, "-" if value is None else str(value))
+        self._console.print(table)
+        return numbers
+
+    def _agent(self, entry: Entry, item: str, latency: object) -> None:
+        text = self._texts.pop(item, None)
+        if text is None:
+            self._pending[item] = latency if isinstance(latency, int) else None
+        else:
+            self._line(entry, "agent", text + _after(latency))
+
+    def _said(self, entry: Entry, item: str, text: str) -> None:
+        if item in self._pending:
+            self._line(entry, "agent", text + _after(self._pending.pop(item)))
+        else:
+            self._texts[item] = text
+
+    def _line(self, entry: Entry, who: str, text: str) -> None:
+        line = Text(f"{entry.ms / 1000:6.2f} s  ", style="dim")
+        line.append(f"{who:7}", style=_STYLES[who])
+        line.append(text, style="default" if who in ("agent", "caller") else "dim")
+        self._console.print(line, soft_wrap=True)
+
+
+def _after(latency: object) -> str:
+    return f"   ({latency} ms after the caller)" if isinstance(latency, int) else ""
+
+
+def summarise(timeline: Timeline) -> dict[str, int | float | str | None]:
+    """Return the numbers of a call, by what they mean."""
+    answered = timeline.find("call.answered")
+    speaks = timeline.find("agent.speaks")
+    latencies = [latency for e in speaks if isinstance(latency := e.data["latency_ms"], int)]
+    counters = timeline.find("call.counters")
+    counted = counters[-1].data if counters else {}
+    cuts = timeline.find("barge_in")
+    first = speaks[0].ms - answered[0].ms if speaks and answered else None
+    return {
+        "length, s": counted.get("seconds"),
+        "answer to the agent's first sound, ms": first,
+        "turns of the caller": len(timeline.find("caller.said")),
+        "answers of the agent": len(speaks),
+        "end of the caller's turn to the agent's answer, median ms": (
+            round(statistics.median(latencies)) if latencies else None
+        ),
+        "interruptions": len(cuts),
+        "heard of the interrupted answer, ms": cuts[0].data["heard_ms"] if cuts else None,
+        "states passed": len(timeline.find("state")),
+        "RTP packets in / lost": f"{counted.get('rtp_in')} / {counted.get('rtp_lost')}",
+        "RTP packets out": counted.get("rtp_out"),
+    }

@@ -1,0 +1,290 @@
+"""The exchange between caller and agent: what the AI's events do to the playout, the conversation and the
+clock of a call, and what the call's deadlines ask of the AI.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from arivox.audio.format import AudioFormat
+from arivox.conversation.conversation import Conversation
+from arivox.ending import EndReason
+from arivox.errors import ProviderError
+from arivox.media.playout import Playout
+from arivox.providers.base import (
+    AgentAudio,
+    AgentAudioDone,
+    AgentText,
+    CallerText,
+    Fault,
+    OnProviderEvent,
+    ProviderEvent,
+    ProviderSession,
+    ResponseDone,
+    ResponseStarted,
+    SpeechStarted,
+    SpeechStopped,
+    ToolCall,
+)
+from arivox.settings import Settings
+from arivox.timeline import Timeline
+from arivox.watchdog import Alarm, Limits, Watchdog
+
+log = structlog.get_logger()
+
+_LAST_WORD_S: Final = 0.3  # what was sent last is still in the phone's jitter buffer
+_LONGEST_GOODBYE_S: Final = 12.0
+
+_GOODBYE: Final = (
+    "The time for this call is over. Say good-bye now, in the caller's language, in one or two short "
+    'sentences. Say: "I am sorry, our time is up. Thank you for calling. Good-bye."'
+)
+_ASK_CALLER: Final = (
+    "The caller has been silent for a while. Ask in the caller's language, in one short sentence, whether "
+    'they are still there. Say: "Are you still there?"'
+)
+_IDLE_GOODBYE: Final = (
+    "The caller has not spoken for a long time. Say good-bye now, in the caller's language, in one short "
+    'sentence. Say: "I cannot hear you, so I will hang up now. Good-bye."'
+)
+
+
+class SessionFactory(Protocol):
+    """Makes the AI's side of a call."""
+
+    def __call__(
+        self, settings: Settings, audio: AudioFormat, on_event: OnProviderEvent, /
+    ) -> ProviderSession:
+        """Return a session that is not connected yet."""
+        ...
+
+
+class Exchange:
+    """One call's exchange, over a media link that speaks ``audio``.
+
+    ``wake`` tells the media link that audio waits; ``end`` ends the call.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        audio: AudioFormat,
+        conversation: Conversation,
+        timeline: Timeline,
+        new_session: SessionFactory,
+        end: Callable[[EndReason], None],
+    ) -> None:
+        self.playout = Playout(audio, on_started=self._on_agent_started, on_drained=self._on_drained)
+        self.session = new_session(settings, audio, self.on_event)
+        self.wake: Callable[[], None] = lambda: None
+        self._settings = settings
+        self._conversation = conversation
+        self._timeline = timeline
+        self._end = end
+        self._ended = False
+        self._watchdog = Watchdog(Limits.of(settings), time.monotonic())
+        self._closing: EndReason | None = None  # end with this once the agent has finished speaking
+        self._closing_by = 0.0
+        self._answering = False  # the AI works on an answer
+        self._reprompted = False
+        self._turn_ended_ms: int | None = None
+        self._item = ""  # the item that is being spoken
+        self._overflowing = False
+
+    # --- from the call ---
+
+    async def connect(self) -> None:
+        """Open the AI's session and have it greet the caller. A failure ends the call."""
+        begun = time.monotonic()
+        try:
+            await self.session.connect(self._conversation.brief)
+        except ProviderError as error:
+            self._failed(error)
+            return
+        self._timeline.add("provider.ready", ms=round((time.monotonic() - begun) * 1000))
+        if self.session.capabilities.speak_on_request:
+            self._watchdog.ready(time.monotonic())
+            self.session.speak()
+
+    def check(self, now: float) -> None:
+        """See to what is due at ``now`` (monotonic seconds)."""
+        if self._closing is not None and now >= self._closing_by:
+            self._finish(self._closing)
+            return
+        alarm = self._watchdog.check(now)
+        if alarm is not None:
+            self._timeline.add("alarm", name=alarm.name.lower())
+            self._on_alarm(alarm)
+
+    async def close(self) -> None:
+        """End the AI's session; its events are ignored from here on."""
+        self._ended = True
+        await self.session.close()
+
+    # --- from the AI ---
+
+    def on_event(self, event: ProviderEvent) -> None:
+        """Take one event of the AI."""
+        if self._ended:
+            return
+        match event:
+            case AgentAudio():
+                self._on_agent_audio(event)
+            case AgentAudioDone():
+                self._finish_item(event.item_id)
+            case SpeechStarted():
+                self._on_speech_started()
+            case SpeechStopped():
+                self._watchdog.caller_stopped(time.monotonic())
+                self._turn_ended_ms = self._timeline.now_ms()
+                self._timeline.add("caller.speech_stopped")
+            case ResponseStarted():
+                self._answering = True
+            case ResponseDone():
+                self._on_response_done(event)
+            case AgentText():
+                self._timeline.add("agent.said", text=event.text, item=event.item_id)
+                log.info("agent", text=event.text, state=self._conversation.state)
+            case CallerText():
+                self._timeline.add("caller.said", text=event.text)
+                log.info("caller", text=event.text, state=self._conversation.state)
+            case ToolCall():
+                self._on_tool_call(event)
+            case Fault():
+                self._on_fault(event.error)
+
+    def _on_agent_audio(self, event: AgentAudio) -> None:
+        playout = self.playout
+        idle = not playout.playing
+        self._item = event.item_id
+        if playout.push(event.item_id, event.data):
+            self._watchdog.agent_audio(time.monotonic())
+            if idle:
+                self.wake()
+        elif playout.overflow_bytes and not self._overflowing:
+            self._overflowing = True
+            self._timeline.add("agent.overflow")
+            log.error("the agent's answer is too long to be kept; its end is lost")
+
+    def _finish_item(self, item_id: str) -> None:
+        self.playout.finish(item_id)
+        self._maybe_quiet()
+
+    def _on_speech_started(self) -> None:
+        cuts = self.playout.flush()
+        self.session.interrupt(cuts)
+        self._watchdog.caller_spoke(time.monotonic())
+        self._timeline.add("caller.speech_started")
+        for cut in cuts:
+            self._timeline.add(
+                "barge_in", item=cut.item_id, heard_ms=cut.heard_ms, received_ms=cut.received_ms
+            )
+        if cuts:
+            log.info("the caller interrupts", heard_ms=cuts[0].heard_ms, received_ms=cuts[0].received_ms)
+        if self._closing is EndReason.AGENT_HANGUP:
+            # Somebody who speaks into a good-bye is not done.
+            self._closing = None
+
+    def _on_response_done(self, event: ResponseDone) -> None:
+        self._answering = False
+        self._watchdog.response_ended()
+        self._finish_item(self._item)
+        if event.status == "failed" and event.error is not None:
+            self._answer_failed(event.error)
+        elif event.status == "completed":
+            self._reprompted = False
+
+    def _on_tool_call(self, event: ToolCall) -> None:
+        before = self._conversation.state
+        outcome = self._conversation.call_tool(event.name, event.arguments)
+        self._timeline.add("tool", name=event.name, arguments=event.arguments, output=outcome.output)
+        if outcome.moved:
+            self._timeline.add("state", before=before, after=self._conversation.state)
+            log.info("state", before=before, after=self._conversation.state)
+            self.session.update(self._conversation.brief)
+        self.session.tool_result(event.call_id, outcome.output, answer=not outcome.end_call)
+        if outcome.end_call:
+            self._close_after_speech(EndReason.AGENT_HANGUP)
+
+    def _on_fault(self, error: ProviderError) -> None:
+        if error.fatal:
+            self._failed(error)
+            return
+        self._timeline.add("provider.error", error=str(error))
+        log.warning("the AI reports an error; the call goes on", error=str(error))
+
+    def _answer_failed(self, error: ProviderError) -> None:
+        """Ask once more after an answer that failed: it would be a silent turn."""
+        self._timeline.add("provider.answer_failed", error=str(error))
+        log.warning("the AI's answer failed", error=str(error))
+        if error.fatal or self._reprompted:
+            self._failed(error)
+        else:
+            self._reprompted = True
+            self._watchdog.ready(time.monotonic())
+            self.session.speak()
+
+    def _failed(self, error: ProviderError) -> None:
+        self._timeline.add("provider.failed", error=str(error))
+        log.error("the AI failed", error=str(error))
+        self._finish(EndReason.PROVIDER_FAILED)
+
+    # --- from the playout ---
+
+    def _on_agent_started(self, item_id: str) -> None:
+        since, self._turn_ended_ms = self._turn_ended_ms, None
+        latency = self._timeline.now_ms() - since if since is not None else None
+        self._timeline.add("agent.speaks", item=item_id, latency_ms=latency)
+
+    def _on_drained(self) -> None:
+        self._watchdog.agent_quiet(time.monotonic())
+        self._maybe_quiet()
+
+    # --- deadlines ---
+
+    def _on_alarm(self, alarm: Alarm) -> None:
+        match alarm:
+            case Alarm.TIME_LIMIT:
+                self._finish(EndReason.TIME_LIMIT)
+            case Alarm.SAY_GOODBYE:
+                self._say_and_close(_GOODBYE, EndReason.TIME_LIMIT)
+            case Alarm.CALLER_IDLE:
+                self._say_and_close(_IDLE_GOODBYE, EndReason.CALLER_IDLE)
+            case Alarm.ASK_CALLER:
+                log.info("the caller is silent; asking")
+                self.session.speak(_ASK_CALLER)
+            case Alarm.NO_FIRST_AUDIO:
+                self._failed(_stalled("said nothing", self._settings.first_audio_timeout_s))
+            case Alarm.NO_RESPONSE:
+                self._answer_failed(_stalled("gave no answer", self._settings.response_timeout_s))
+
+    def _say_and_close(self, instructions: str, reason: EndReason) -> None:
+        if self._closing is not None:
+            return
+        log.info("saying good-bye", reason=reason.value)
+        self.session.interrupt(self.playout.flush(), cancel=True)
+        self._answering = True
+        self.session.speak(instructions)
+        self._close_after_speech(reason)
+
+    def _close_after_speech(self, reason: EndReason) -> None:
+        self._closing = reason
+        self._closing_by = time.monotonic() + max(self._settings.goodbye_before_s, _LONGEST_GOODBYE_S)
+        self._maybe_quiet()
+
+    def _maybe_quiet(self) -> None:
+        """Begin the end, if the call is closing and the agent has finished."""
+        if self._closing is not None and not self._answering and not self.playout.playing:
+            self._closing_by = min(self._closing_by, time.monotonic() + _LAST_WORD_S)
+
+    def _finish(self, reason: EndReason) -> None:
+        self._ended = True
+        self._end(reason)
+
+
+def _stalled(what: str, seconds: float) -> ProviderError:
+    return ProviderError("the AI", f"{what} within {seconds:g} s", code="stalled", fatal=False)
