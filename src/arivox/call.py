@@ -345,7 +345,7 @@ class Call:
                 "ai_messages_in": session.messages_in,
                 "ai_messages_out": session.messages_out,
                 "ai_audio_s": round(session.audio_in_ms / 1000, 1),
-                "ai_late_audio_ms": round(session.late_audio_ms),
+                "ai_late_audio_ms": round(session.late_audio_ms + playout.audio.ms(playout.late_bytes)),
                 "uplink_frames": session.audio_out_frames,
                 "uplink_dropped": session.uplink_dropped_frames,
                 **{f"usage_{name}": value for name, value in session.usage.items()},

@@ -89,7 +89,6 @@ class Exchange:
         self._watchdog = Watchdog(Limits.of(settings), time.monotonic())
         self._closing: EndReason | None = None  # end with this once the agent has finished speaking
         self._closing_by = 0.0
-        self._answering = False  # the AI works on an answer
         self._reprompted = False
         self._turn_ended_ms: int | None = None
         self._item = ""  # the item that is being spoken
@@ -143,7 +142,7 @@ class Exchange:
                 self._turn_ended_ms = self._timeline.now_ms()
                 self._timeline.add("caller.speech_stopped")
             case ResponseStarted():
-                self._answering = True
+                pass
             case ResponseDone():
                 self._on_response_done(event)
             case AgentText():
@@ -190,8 +189,11 @@ class Exchange:
             self._closing = None
 
     def _on_response_done(self, event: ResponseDone) -> None:
-        self._answering = False
-        self._watchdog.response_ended()
+        if self.session.busy:
+            # It called a tool, or another answer was asked for: that one is awaited now.
+            self._watchdog.answer_expected(time.monotonic())
+        elif event.status != "cancelled":
+            self._watchdog.answer_ended()
         self._finish_item(self._item)
         if event.status == "failed" and event.error is not None:
             self._answer_failed(event.error)
@@ -267,7 +269,6 @@ class Exchange:
             return
         log.info("saying good-bye", reason=reason.value)
         self.session.interrupt(self.playout.flush(), cancel=True)
-        self._answering = True
         self.session.speak(instructions)
         self._close_after_speech(reason)
 
@@ -278,7 +279,7 @@ class Exchange:
 
     def _maybe_quiet(self) -> None:
         """Begin the end, if the call is closing and the agent has finished."""
-        if self._closing is not None and not self._answering and not self.playout.playing:
+        if self._closing is not None and not self.session.busy and not self.playout.playing:
             self._closing_by = min(self._closing_by, time.monotonic() + _LAST_WORD_S)
 
     def _finish(self, reason: EndReason) -> None:

@@ -83,10 +83,14 @@ class Watchdog:
         """Hear that the caller's turn ended: an answer is awaited."""
         self._busy = False
         self._quiet_since = now
+        self.answer_expected(now)
+
+    def answer_expected(self, now: float) -> None:
+        """Hear that the AI should speak soon."""
         self._response = now + self._limits.response
 
-    def response_ended(self) -> None:
-        """Hear that an answer ended, with or without sound."""
+    def answer_ended(self) -> None:
+        """Hear that an answer ended, with or without sound, and no other is expected."""
         self._response = _NEVER
 
     def check(self, now: float) -> Alarm | None:

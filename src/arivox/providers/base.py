@@ -154,6 +154,11 @@ class ProviderSession(Protocol):
     capabilities: Capabilities
     counters: SessionCounters
 
+    @property
+    def busy(self) -> bool:
+        """Return whether an answer is in progress, or asked for and not begun."""
+        ...
+
     async def connect(self, brief: Brief) -> None:
         """Open the session. Raises ProviderError. Audio may be sent before this returns: it is kept."""
         ...

@@ -103,6 +103,11 @@ class OpenAISession:
         state = "closed" if self._closed else "ready" if self._ready else "connecting"
         return f"<OpenAISession {state} {self._options.audio}>"
 
+    @property
+    def busy(self) -> bool:
+        """Return whether an answer is in progress, or asked for and not begun."""
+        return bool(self._response is not None or self._asking or self._asked or self._answer_tools)
+
     # --- verbs ---
 
     async def connect(self, brief: Brief) -> None:
