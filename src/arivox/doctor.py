@@ -211,8 +211,10 @@ class _Loop:
         """Send a tone and have Asterisk notice it."""
         try:
             await self._ari.set_variable(self._id, "TALK_DETECT(set)", "200,64")
-        except AsteriskError:
-            return Finding("RTP out", "skipped", "Asterisk has no func_talkdetect to notice our audio with")
+        except AsteriskError as error:
+            return Finding(
+                "RTP out", "skipped", f"Asterisk cannot notice our audio: {error}", "Load func_talkdetect."
+            )
         link.playout.push("tone", _MILLIWATT * 1000)
         link.playout.finish("tone")
         link.wake()
