@@ -186,10 +186,11 @@ class _Loop:
         link.expect(_named(external))
         link.start(lambda _: None)
         await self._wait(self._entered)
-        await self._ari.play(self._id, "tone:dial")
+        playback = await self._ari.play(self._id, "tone:dial")
         deadline = time.monotonic() + _WAIT_S
         while not link.counters()["rtp_in"] and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
+        await self._ari.stop_playback(playback.id)  # it would hold the channel's other commands up
         counters = link.counters()
         if counters["rtp_in"]:
             return Finding("RTP in", "ok", f"Asterisk's audio reaches {self._host}:{link.port}")
