@@ -45,6 +45,7 @@ async def _serve(host: str, port: int, behaviour: str, api_key: str, voice: str)
             host=host,
             port=port,
             api_keys={api_key} if api_key else None,
+            keep_audio=False,
         )
     else:
         server = EmulatorServer(

@@ -179,9 +179,7 @@ def _turn_detection(options: SessionOptions) -> dict[str, Any]:
     return {**detection, "create_response": True, "interrupt_response": True}
 
 
-def _transcription(options: SessionOptions) -> dict[str, Any] | None:
-    if not options.transcription_model:
-        return None
+def _transcription(options: SessionOptions) -> dict[str, Any]:
     result = {"model": options.transcription_model}
     if options.language:
         result["language"] = options.language
@@ -197,17 +195,17 @@ _GA_FORMATS: Final[dict[str, dict[str, Any]]] = {
 
 def _ga_session(options: SessionOptions, brief: Brief) -> dict[str, Any]:
     audio_format = _GA_FORMATS[options.audio]
+    hearing: dict[str, Any] = {"format": audio_format, "turn_detection": _turn_detection(options)}
+    if options.transcription_model:
+        hearing["transcription"] = _transcription(options)
+    if options.noise_reduction:
+        hearing["noise_reduction"] = {"type": options.noise_reduction}
     session: dict[str, Any] = {
         "type": "realtime",
         **_brief(brief),
         "output_modalities": ["audio"],
         "audio": {
-            "input": {
-                "format": audio_format,
-                "transcription": _transcription(options),
-                "noise_reduction": {"type": options.noise_reduction} if options.noise_reduction else None,
-                "turn_detection": _turn_detection(options),
-            },
+            "input": hearing,
             "output": {"format": audio_format, "voice": options.voice, "speed": options.speed},
         },
     }
@@ -218,15 +216,17 @@ def _ga_session(options: SessionOptions, brief: Brief) -> dict[str, Any]:
 
 def _beta_session(options: SessionOptions, brief: Brief) -> dict[str, Any]:
     audio_format = {"ulaw": "g711_ulaw", "alaw": "g711_alaw", "pcm": "pcm16"}[options.audio]
-    return {
+    session = {
         **_brief(brief),
         "modalities": ["text", "audio"],
         "voice": options.voice,
         "input_audio_format": audio_format,
         "output_audio_format": audio_format,
-        "input_audio_transcription": _transcription(options),
         "turn_detection": _turn_detection(options),
     }
+    if options.transcription_model:
+        session["input_audio_transcription"] = _transcription(options)
+    return session
 
 
 # --- what we are sent ---
