@@ -43,7 +43,7 @@ def setup(settings: Settings, stream: TextIO | None = None) -> None:
     if human:
         processors += [
             structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
-            _colour_origin,
+            _OriginArrow(stream.isatty()),
             structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=36, sort_keys=False),
         ]
     else:
@@ -61,9 +61,15 @@ def setup(settings: Settings, stream: TextIO | None = None) -> None:
     logging.basicConfig(stream=stream, level=logging.WARNING, format="%(name)s: %(message)s", force=True)
 
 
-def _colour_origin(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    origin = event.pop("origin", None)
-    if origin is not None:
-        arrow = "->" if origin == TO_PROVIDER else "<-"
-        event["event"] = f"{_COLOURS.get(origin, '')}{arrow} AI {event['event']}{_RESET}"
-    return event
+class _OriginArrow:
+    """Shows the origin of a line about the provider's messages as an arrow, in colour where there is any."""
+
+    def __init__(self, colours: bool) -> None:
+        self._colours = colours
+
+    def __call__(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        origin = event.pop("origin", None)
+        if origin is not None:
+            text = f"{'->' if origin == TO_PROVIDER else '<-'} AI {event['event']}"
+            event["event"] = f"{_COLOURS.get(origin, '')}{text}{_RESET}" if self._colours else text
+        return event

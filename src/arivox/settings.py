@@ -7,12 +7,15 @@ wins. An empty value counts as not set. Where the scripts that Arivox replaces h
 from __future__ import annotations
 
 import difflib
+import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import dotenv
 import yaml
@@ -151,9 +154,9 @@ class Settings:
     log_full_numbers: bool = _setting(False, "Show phone numbers in full at info")
 
     def __post_init__(self) -> None:
-        if not self.ari_url.startswith(("http://", "https://")):
+        if not _is_url(self.ari_url, "http", "https"):
             raise SettingsError("ARI_URL", f"{self.ari_url!r} is not an http:// or https:// address")
-        if not self.openai_realtime_url.startswith(("ws://", "wss://")):
+        if not _is_url(self.openai_realtime_url, "ws", "wss"):
             raise SettingsError(
                 "OPENAI_REALTIME_URL", f"{self.openai_realtime_url!r} is not a ws:// or wss:// address"
             )
@@ -193,6 +196,14 @@ class Settings:
                 "is not set",
                 "Put the key into .env, or try without one: arivox demo.",
             )
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def setting_fields() -> list[Field[Any]]:
@@ -249,15 +260,22 @@ def load(
     hints = get_type_hints(Settings)
     known: dict[str, str] = {}
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for item in setting_fields():
         names = (item.name.upper(), *item.metadata["aliases"])
         known.update(dict.fromkeys(names, item.name))
         for source, mapping in sources:
             found = next((name for name in names if mapping.get(name) not in (None, "")), None)
             if found is not None:
+                origins[item.name.upper()] = source
                 values[item.name] = _convert(found, mapping[found], hints[item.name], item, source)
                 break
-    return Loaded(Settings(**values), _warnings(sources, known))
+    try:
+        settings = Settings(**values)
+    except SettingsError as error:
+        error.source = origins.get(error.setting)
+        raise
+    return Loaded(settings, _warnings(sources, known))
 
 
 def _read_env(path: Path | None) -> tuple[str, Mapping[str, Any]]:
@@ -266,7 +284,10 @@ def _read_env(path: Path | None) -> tuple[str, Mapping[str, Any]]:
         if path is not None:
             raise SettingsError(str(path), "no such file")
         return str(file), {}
-    return str(file), {name: value for name, value in dotenv.dotenv_values(file).items() if value is not None}
+    text = _read(file)
+    # Passwords may hold ${...}: nothing is replaced inside values.
+    found = dotenv.dotenv_values(stream=io.StringIO(text), interpolate=False)
+    return str(file), {name: value for name, value in found.items() if value is not None}
 
 
 def _read_yaml(path: Path | None) -> tuple[str, Mapping[str, Any]]:
@@ -276,14 +297,28 @@ def _read_yaml(path: Path | None) -> tuple[str, Mapping[str, Any]]:
             raise SettingsError(str(path), "no such file")
         return str(file), {}
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        # The base loader leaves every value as the text it was written as.
+        content = yaml.load(_read(file), Loader=yaml.BaseLoader)  # noqa: S506 - it makes only text
     except yaml.YAMLError as error:
-        raise SettingsError(str(file), f"is not valid YAML: {error}") from error
-    if content is None:
+        # The error's own text would quote the line, which may hold a secret.
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise SettingsError(str(file), f"is not valid YAML{where}") from None
+    if content in (None, ""):
         return str(file), {}
     if not isinstance(content, dict):
         raise SettingsError(str(file), "must be a mapping of setting names to values")
+    for name, value in content.items():
+        if not isinstance(value, str):
+            raise SettingsError(str(name), "must be a single value", source=str(file))
     return str(file), {str(name).upper(): value for name, value in content.items()}
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(str(file), f"cannot be read: {error}") from error
 
 
 def _convert(name: str, value: Any, hint: Any, item: Field[Any], source: str) -> Any:
@@ -314,7 +349,9 @@ def _number(name: str, text: str, shown: str, kind: type, item: Field[Any], sour
         wanted = "a whole number" if kind is int else "a number"
         raise SettingsError(name, f"{shown} is not {wanted}", source=source) from None
     low, high = item.metadata["low"], item.metadata["high"]
-    if number != number or (low is not None and number < low) or (high is not None and number > high):
+    too_low = low is not None and number < low
+    too_high = high is not None and number > high
+    if not math.isfinite(number) or too_low or too_high:
         span = f"from {low:g}" if low is not None else "a number"
         span += f" to {high:g}" if high is not None else " up"
         raise SettingsError(name, f"{shown} is out of range: it must be {span}", source=source)

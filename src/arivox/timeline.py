@@ -70,5 +70,5 @@ class Timeline:
         return {
             "call": self.call_id,
             "started_at": self.started_at,
-            "events": [{"ms": e.ms, "kind": e.kind, **e.data} for e in self._entries],
+            "events": [{"ms": e.ms, "kind": e.kind, "data": e.data} for e in self._entries],
         }

@@ -76,7 +76,7 @@ class Watchdog:
         """Hear that the caller began to speak."""
         self._busy = True
         self._asked = False
-        self._response = _NEVER
+        self._first_audio = self._response = _NEVER
         self._quiet_since = now
 
     def caller_stopped(self, now: float) -> None:

@@ -28,6 +28,10 @@ class AudioFormat:
         """Return how many milliseconds ``size`` bytes last."""
         return size / self.sample_bytes / self.rate * 1000
 
+    def whole_ms(self, size: int) -> int:
+        """Return the whole milliseconds in ``size`` bytes, exactly."""
+        return size * 1000 // (self.sample_bytes * self.rate)
+
     @property
     def law(self) -> str | None:
         """Return ``ulaw`` or ``alaw`` for G.711, else None."""

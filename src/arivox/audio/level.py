@@ -31,7 +31,8 @@ class Leveller:
         self.min_rms = min_rms
         self.max_gain = max_gain
         self._gain = 1.0
-        self._level = 0.0
+        # A caller is taken to be loud enough until shown otherwise: the first word is not blown up.
+        self._level = target_rms
 
     @property
     def gain(self) -> float:
@@ -48,17 +49,20 @@ class Leveller:
             share = _ATTACK if rms > self._level else _RELEASE
             self._level += (rms - self._level) * share
         before = self._gain
-        after = before
-        if self._level > 0:
-            wanted = min(max(self.target_rms / self._level, 1.0), self.max_gain)
-            after = min(max(wanted, before / _GAIN_STEP), before * _GAIN_STEP)
-        peak = float(np.abs(samples).max())
-        if peak > 0:
-            after = min(after, max(_CEILING / peak, 1.0))
+        wanted = min(max(self.target_rms / self._level, 1.0), self.max_gain)
+        after = min(max(wanted, before / _GAIN_STEP), before * _GAIN_STEP)
+        magnitude = np.abs(samples)
+        limit = max(_CEILING / max(float(magnitude.max()), 1.0), 1.0)
+        ramp = len(samples)
+        if limit < max(before, after):
+            # The gain must be down by the first sample that it would clip.
+            after = min(after, limit)
+            ramp = int(np.argmax(magnitude * max(before, after) > _CEILING))
         self._gain = after
         if before == after == 1.0:
             return pcm
-        samples *= np.linspace(before, after, len(samples), dtype=np.float32)
+        samples[:ramp] *= np.linspace(before, after, ramp, dtype=np.float32)
+        samples[ramp:] *= after
         np.rint(samples, out=samples)
         np.maximum(samples, -32768, out=samples)
         np.minimum(samples, 32767, out=samples)

@@ -107,7 +107,7 @@ class Resampler:
             if len(self._rest):
                 pcm = np.concatenate([self._rest, pcm])
             usable = len(pcm) - len(pcm) % self._factor
-            self._rest = pcm[usable:]
+            self._rest = pcm[usable:].copy()
             pcm = pcm[:usable]
         size = len(pcm)
         if not size:

@@ -91,7 +91,7 @@ class Conversation:
             return _error(f"there is no tool {name!r}")
         try:
             move = msgspec.json.decode(arguments, type=_Move)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
             return _error(f"the arguments are wrong: {error}")
         if move.state not in self.exits:
             return _error(f"{move.state!r} cannot follow {self.state!r}; possible: {', '.join(self.exits)}")

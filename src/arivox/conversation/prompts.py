@@ -50,8 +50,9 @@ def parse(text: str, provider: str, source: str) -> Prompts:
         return SettingsError("PROMPTS_FILE", f"{where} {problem}", source=source)
 
     try:
-        content: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        # The base loader leaves every prompt as the text it was written as: "no" is not false.
+        content: Any = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes only text
+    except (yaml.YAMLError, RecursionError) as error:
         raise fault("the file", f"is not valid YAML: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get(provider), dict):
         raise fault("the file", f"has no section {provider!r}")

@@ -1,8 +1,7 @@
 """The pacer: one ticker on absolute deadlines for the media of all calls.
 
 Time is cut into slots of 5 ms, four to a ptime. A client is due once in four slots, so the packets of many
-calls do not leave in one burst. The ticker is a Linux ``timerfd`` where there is one: late by 0.04-0.2 ms,
-where the event loops' own timers round to whole milliseconds.
+calls do not leave in one burst. The ticker is a Linux ``timerfd`` where there is one.
 
 The client is told the number of its slot, not the time: after a stall of the process every slot missed is
 still run (up to a bound), so streams stay whole and do not shift.
@@ -11,24 +10,21 @@ still run (up to a bound), so streams stay whole and do not shift.
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import ctypes.util
 import math
 import os
-import struct
 import time
 from typing import Final, Protocol
 
+import structlog
+
 from arivox.audio.format import PTIME_MS
+from arivox.timerfd import open_timerfd
+
+log = structlog.get_logger()
 
 SLOT_S: Final = 0.005
 SLOTS: Final = round(PTIME_MS / 1000 / SLOT_S)
 _CATCH_UP_SLOTS: Final = 20  # 100 ms: more than that at once would only overrun the phones' jitter buffers
-
-_CLOCK_MONOTONIC: Final = 1
-_TFD_NONBLOCK: Final = os.O_NONBLOCK
-_TFD_CLOEXEC: Final = os.O_CLOEXEC
-_TFD_TIMER_ABSTIME: Final = 1
 
 
 class PacerClient(Protocol):
@@ -113,7 +109,7 @@ class Pacer:
             self._done += 1
             slot_time = self._origin + self._done * SLOT_S
             for client in tuple(self._clients[self._done % SLOTS]):
-                if client.due <= self._done:
+                if client.due <= self._done and client in self._slot_of:
                     client.due += SLOTS
                     client.tick(slot_time)
 
@@ -134,18 +130,10 @@ class _Timer(Protocol):
 class _TimerFd:
     """A periodic kernel timer read through the event loop."""
 
-    def __init__(self, pacer: Pacer, libc: ctypes.CDLL) -> None:
+    def __init__(self, pacer: Pacer) -> None:
         self._pacer = pacer
         self._loop = asyncio.get_running_loop()
-        self._fd: int = libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
-        if self._fd < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
-        first = pacer.next_time()
-        spec = struct.pack("@llll", 0, round(SLOT_S * 1e9), int(first), int(first % 1 * 1e9))
-        if libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, spec, None) != 0:
-            error = ctypes.get_errno()
-            os.close(self._fd)
-            raise OSError(error, "timerfd_settime")
+        self._fd = open_timerfd(pacer.next_time(), SLOT_S)
         self._loop.add_reader(self._fd, self._expired)
 
     def _expired(self) -> None:
@@ -182,8 +170,8 @@ class _LoopTimer:
 
 
 def _open_timer(pacer: Pacer) -> _Timer:
-    name = ctypes.util.find_library("c")
-    libc = ctypes.CDLL(name, use_errno=True) if name else None
-    if libc is None or not hasattr(libc, "timerfd_create"):
+    try:
+        return _TimerFd(pacer)
+    except OSError as error:
+        log.warning("no kernel timer; packets will be paced less exactly", error=str(error))
         return _LoopTimer(pacer)
-    return _TimerFd(pacer, libc)

@@ -127,7 +127,7 @@ class Playout:
             if item.cut or (item.done and heard == total):
                 continue
             item.cut = True
-            cuts.append(Cut(item_id, int(self.audio.ms(heard)), int(self.audio.ms(total))))
+            cuts.append(Cut(item_id, self.audio.whole_ms(heard), self.audio.whole_ms(total)))
         for item in self._items.values():
             item.spans = [[start, min(end, self._sent)] for start, end in item.spans if start < self._sent]
         self._buffer.clear()

@@ -98,7 +98,10 @@ class Recorder:
         self._caller.pad_to(length)
         self._agent.pad_to(length)
         await self._write()
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.close)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.close)
+        except OSError as error:
+            self._fail(error)
 
     async def _write_on(self) -> None:
         while True:
@@ -116,6 +119,10 @@ class Recorder:
             # Shielded: a write that began is finished, so that the pieces stay in order.
             await asyncio.shield(work)
         except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        if self.failed is None:
             self.failed = error
             log.error("the recording failed; the call goes on", file=str(self.path), error=str(error))
 

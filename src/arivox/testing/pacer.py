@@ -7,25 +7,18 @@ milliseconds, and an interval measured from the last wake-up drifts.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
-import struct
 import sys
 import time
 import weakref
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from arivox.timerfd import open_timerfd
+
 TICK_S: Final = 0.005
 # After a longer stall the missed slots are left out: what a listener would have heard then is gone anyway.
 _CATCH_UP_TICKS: Final = 200
-
-# <sys/timerfd.h>
-_CLOCK_MONOTONIC: Final = 1
-_TFD_NONBLOCK: Final = os.O_NONBLOCK
-_TFD_CLOEXEC: Final = os.O_CLOEXEC
-_TFD_TIMER_ABSTIME: Final = 1
-_ITIMERSPEC: Final = "@qqqq"
 
 Callback = Callable[[], None]
 
@@ -96,7 +89,7 @@ class Pacer:
     def _start(self) -> None:
         self._started = time.monotonic() + TICK_S
         self._tick = 0
-        self._fd = _timerfd(self._started, TICK_S)
+        self._fd = open_timerfd(self._started, TICK_S)
         self._loop.add_reader(self._fd, self._ready)
 
     def _ready(self) -> None:
@@ -115,21 +108,3 @@ class Pacer:
                 for callback in tuple(slots[self._tick % period]):
                     callback()
             self._tick += 1
-
-
-def _timerfd(first: float, interval: float) -> int:
-    """Return a timerfd that expires at monotonic ``first`` and every ``interval`` seconds from then on."""
-    if sys.version_info >= (3, 13):
-        fd = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
-        os.timerfd_settime(fd, flags=os.TFD_TIMER_ABSTIME, initial=first, interval=interval)
-        return fd
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = int(libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "timerfd_create failed")
-    times = [part for value in (interval, first) for part in divmod(round(value * 1e9), 1_000_000_000)]
-    if libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, struct.pack(_ITIMERSPEC, *times), None) < 0:
-        error = ctypes.get_errno()
-        os.close(fd)
-        raise OSError(error, "timerfd_settime failed")
-    return fd

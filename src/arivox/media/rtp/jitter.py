@@ -38,6 +38,8 @@ class JitterBuffer:
     def __init__(self, audio: AudioFormat) -> None:
         law: Law = "alaw" if audio.law == "alaw" else "ulaw"
         self.counters = JitterCounters()
+        self.filled = 0
+        """Frames of silence that the link put in since the last packet: they make up for losses."""
         self._fade = attenuation(law, _FADE)
         self._silence = audio.silence
         self._next: int | None = None
@@ -52,6 +54,7 @@ class JitterBuffer:
         if seq == self._next and not self._held and packet.ssrc == self._ssrc:
             self._next = (seq + 1) & 0xFFFF
             self._last = packet.payload
+            self.filled = 0
             return [packet.payload]
         if self._next is None:
             self._ssrc = packet.ssrc
@@ -105,7 +108,7 @@ class JitterBuffer:
         gap = min(self._ahead(seq) for seq in self._held)
         self.counters.lost += gap
         due = []
-        for index in range(gap):
+        for index in range(max(gap - self.filled, 0)):
             if index < _CONCEAL_FRAMES:
                 self._last = self._last.translate(self._fade)
             else:
@@ -113,10 +116,12 @@ class JitterBuffer:
             due.append(self._last)
         assert self._next is not None
         self._next = (self._next + gap) & 0xFFFF
+        self.filled = 0
         return due + self._take()
 
     def _resync(self, packet: RtpPacket) -> list[bytes]:
         self.counters.resynced += 1
+        self.filled = 0
         due = [self._held[seq] for seq in sorted(self._held, key=self._ahead)]
         self._held.clear()
         self._ssrc = packet.ssrc

@@ -46,6 +46,7 @@ class RtpLink(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
         self._on_audio: OnAudio | None = None
         self._tap: Tap | None = None
+        self._closed = asyncio.Event()
         self._lead = 0  # slots by which the stream runs ahead of its schedule
         self._ticks_without_audio = 0
         self._ticks = 0
@@ -118,9 +119,11 @@ class RtpLink(asyncio.DatagramProtocol):
         """Stop, and give the port back."""
         self._pacer.remove(self)
         self._on_audio = None
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+            # Only then is the port free again.
+            await self._closed.wait()
             self._ports.release(self.port)
 
     def counters(self) -> dict[str, int]:
@@ -150,6 +153,10 @@ class RtpLink(asyncio.DatagramProtocol):
         # uvloop's transport is not an instance of asyncio's class.
         self._transport = cast(asyncio.DatagramTransport, transport)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note that the socket is closed."""
+        self._closed.set()
+
     def datagram_received(self, data: bytes, addr: Address) -> None:
         """Take one packet from Asterisk."""
         for frame in self._receiver.receive(data, addr, time.monotonic()):
@@ -178,14 +185,17 @@ class RtpLink(asyncio.DatagramProtocol):
 
     def _listen(self, now: float) -> None:
         for frame in self._receiver.poll(now):
+            self._ticks_without_audio = 0
             self._deliver(frame)
-        self._ticks_without_audio += 1
+        if not self._receiver.waiting:
+            self._ticks_without_audio += 1
         if self._ticks_without_audio < _SILENT_TICKS:
             return
         # The AI ends a turn by hearing silence, so a phone that sends nothing must still be heard as silent.
         missing = _SILENT_TICKS if self._ticks_without_audio == _SILENT_TICKS else 1
         for _ in range(missing):
             self._filled += 1
+            self._receiver.filled()
             self._deliver(self._silence)
         if self._ticks == _WARN_AFTER_TICKS and not self._receiver.counters.packets:
             self._warn_no_audio()

@@ -56,6 +56,9 @@ class RtpReceiver:
         except ProtocolError:
             self.counters.malformed += 1
             return []
+        if not packet.payload:
+            self.counters.malformed += 1
+            return []
         if packet.payload_type != self._payload_type:
             if packet.payload_type != PT_COMFORT_NOISE:
                 self.counters.other_payload += 1
@@ -69,3 +72,12 @@ class RtpReceiver:
     def poll(self, now: float) -> list[bytes]:
         """Return audio whose wait for a missing packet is over."""
         return self._jitter.poll(now) if self._jitter.waiting else []
+
+    @property
+    def waiting(self) -> bool:
+        """Return whether packets wait for a missing one."""
+        return self._jitter.waiting
+
+    def filled(self) -> None:
+        """Hear that a frame of silence was put in for packets that did not come."""
+        self._jitter.filled += 1
