@@ -24,8 +24,8 @@ def play() -> tuple[str, Timeline, Screen]:
     screen = Screen(Console(file=output, width=200))
     timeline = Timeline("7f3a", clock=clock, watchers=(screen.watch,))
 
-    def at(seconds: float, kind: str, **data: str | int | float | None) -> None:
-        clock.now = 100 + seconds
+    def at(moment: float, kind: str, **data: str | int | float | None) -> None:
+        clock.now = 100 + moment
         timeline.add(kind, **data)
 
     at(0.00, "call.started", caller="5551234", exten="700")
