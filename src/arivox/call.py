@@ -176,7 +176,12 @@ class Call:
             )
             # The port comes first: a caller who cannot be given one is not answered.
             link = self._link = await RtpLink.open(
-                audio, exchange.playout, self._context.pacer, self._context.ports, self.id
+                audio,
+                exchange.playout,
+                self._context.pacer,
+                self._context.ports,
+                self.id,
+                log_packets=self._settings.log_level == "debug",
             )
             exchange.wake = link.wake
             connecting = group.create_task(exchange.connect())

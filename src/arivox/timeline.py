@@ -53,7 +53,7 @@ class Timeline:
 
     def now_ms(self) -> int:
         """Return the milliseconds since the start of the call."""
-        return int((self._clock() - self._start) * 1000)
+        return round((self._clock() - self._start) * 1000)
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(tuple(self._entries))

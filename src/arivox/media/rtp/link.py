@@ -33,7 +33,14 @@ class RtpLink(asyncio.DatagramProtocol):
     due: int = 0
 
     def __init__(
-        self, audio: AudioFormat, playout: Playout, pacer: Pacer, ports: PortRange, call_id: str
+        self,
+        audio: AudioFormat,
+        playout: Playout,
+        pacer: Pacer,
+        ports: PortRange,
+        call_id: str = "",
+        *,
+        log_packets: bool = False,
     ) -> None:
         self.audio = audio
         self.playout = playout
@@ -52,15 +59,23 @@ class RtpLink(asyncio.DatagramProtocol):
         self._ticks = 0
         self._send_errors = 0
         self._filled = 0
+        self._log_packets = log_packets
         self._log = log.bind(call=call_id)  # the pacer calls from outside the call's context
         self._speaking = False  # the last frame sent was the agent's voice
 
     @classmethod
     async def open(
-        cls, audio: AudioFormat, playout: Playout, pacer: Pacer, ports: PortRange, call_id: str = ""
+        cls,
+        audio: AudioFormat,
+        playout: Playout,
+        pacer: Pacer,
+        ports: PortRange,
+        call_id: str = "",
+        *,
+        log_packets: bool = False,
     ) -> RtpLink:
         """Bind a port of the range. Raises PortsExhaustedError or SettingsError."""
-        link = cls(audio, playout, pacer, ports, call_id)
+        link = cls(audio, playout, pacer, ports, call_id, log_packets=log_packets)
         sock = ports.bind()
         link.port = sock.getsockname()[1]
         try:
@@ -159,6 +174,8 @@ class RtpLink(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         """Take one packet from Asterisk."""
+        if self._log_packets:
+            self._log.debug("packet in", source=addr, size=len(data))
         for frame in self._receiver.receive(data, addr, time.monotonic()):
             self._ticks_without_audio = 0
             self._deliver(frame)
@@ -172,6 +189,8 @@ class RtpLink(asyncio.DatagramProtocol):
     def _send(self, frame: bytes, *, voice: bool) -> None:
         peer = self._receiver.peer
         self._speaking = voice
+        if self._log_packets:
+            self._log.debug("packet out", voice=voice, lead=self._lead, queued_ms=self.playout.queued_ms)
         if self._transport is None or peer is None:
             return
         try:

@@ -213,6 +213,8 @@ class OpenAISession:
         if self._transcoder is not None:
             data = self._transcoder.to_provider(data)
         self.counters.audio_out_frames += 1
+        if self._debug:
+            log.debug("sent audio", origin=TO_PROVIDER, size=len(data))
         self._socket.send_droppable(protocol.append(data))
 
     def _send(self, message: bytes) -> None:
@@ -241,8 +243,8 @@ class OpenAISession:
         except ProtocolError as error:
             log.warning("a message of the AI is ignored", origin=FROM_PROVIDER, error=str(error))
             return
-        if self._debug and name != "response.output_audio.delta":
-            log.debug("received", origin=FROM_PROVIDER, message=bytes(data[:2000]).decode(errors="replace"))
+        if self._debug:
+            log.debug("received", origin=FROM_PROVIDER, message=bytes(data[:500]).decode(errors="replace"))
         if self._opened is not None and not self._opened.done():
             self._first(name, message)
             return
