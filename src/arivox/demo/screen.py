@@ -20,9 +20,9 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self.timelines: list[Timeline] = []
         self._console = console
-        self._state = ""
-        self._pending: dict[str, int | None] = {}  # items being spoken whose words are not known yet
-        self._texts: dict[str, str] = {}
+        self._pending: dict[str, Entry] = {}  # items being spoken whose words are not known yet
+        self._texts: dict[str, str] = {}  # words of items that are not spoken yet
+        self._speaking_since: Entry | None = None  # the caller
 
     def watch(self, timeline: Timeline, entry: Entry) -> None:
         """Show one event."""
@@ -38,11 +38,13 @@ class Screen:
             case "state":
                 self._line(entry, "state", f"{data['before']} -> {data['after']}")
             case "agent.speaks":
-                self._agent(entry, str(data["item"]), data["latency_ms"])
+                self._agent(entry, self._texts.pop(str(data["item"]), None))
             case "agent.said":
-                self._said(entry, str(data["item"]), str(data["text"]))
+                self._said(str(data["item"]), str(data["text"]))
+            case "caller.speech_started":
+                self._speaking_since = entry
             case "caller.said":
-                self._line(entry, "caller", str(data["text"]) or "(not understood)")
+                self._line(self._speaking_since or entry, "caller", str(data["text"]) or "(not understood)")
             case "barge_in":
                 heard, received = data["heard_ms"], data["received_ms"]
                 text = f"interrupts: {heard} ms of {received} ms were heard; the AI is told so"
@@ -67,28 +69,26 @@ class Screen:
         self._console.print(table)
         return numbers
 
-    def _agent(self, entry: Entry, item: str, latency: object) -> None:
-        text = self._texts.pop(item, None)
+    def _agent(self, entry: Entry, text: str | None) -> None:
         if text is None:
-            self._pending[item] = latency if isinstance(latency, int) else None
-        else:
-            self._line(entry, "agent", text + _after(latency))
+            self._pending[str(entry.data["item"])] = entry
+            return
+        latency = entry.data["latency_ms"]
+        after = f"   ({latency} ms after the caller)" if latency is not None else ""
+        self._line(entry, "agent", text + after)
 
-    def _said(self, entry: Entry, item: str, text: str) -> None:
-        if item in self._pending:
-            self._line(entry, "agent", text + _after(self._pending.pop(item)))
-        else:
+    def _said(self, item: str, text: str) -> None:
+        spoken = self._pending.pop(item, None)
+        if spoken is None:
             self._texts[item] = text
+        else:
+            self._agent(spoken, text)
 
     def _line(self, entry: Entry, who: str, text: str) -> None:
         line = Text(f"{entry.ms / 1000:6.2f} s  ", style="dim")
         line.append(f"{who:7}", style=_STYLES[who])
         line.append(text, style="default" if who in ("agent", "caller") else "dim")
         self._console.print(line, soft_wrap=True)
-
-
-def _after(latency: object) -> str:
-    return f"   ({latency} ms after the caller)" if isinstance(latency, int) else ""
 
 
 def summarise(timeline: Timeline) -> dict[str, int | float | str | None]:

@@ -206,8 +206,9 @@ class RtpLink(asyncio.DatagramProtocol):
         for frame in self._receiver.poll(now):
             self._ticks_without_audio = 0
             self._deliver(frame)
-        if not self._receiver.waiting:
-            self._ticks_without_audio += 1
+        if self._receiver.waiting:
+            return
+        self._ticks_without_audio += 1
         if self._ticks_without_audio < _SILENT_TICKS:
             return
         # The AI ends a turn by hearing silence, so a phone that sends nothing must still be heard as silent.
