@@ -175,7 +175,7 @@ class Call:
                 self.end,
             )
             # The port comes first: a caller who cannot be given one is not answered.
-            link = self._link = await RtpLink.open(
+            link = self._link = RtpLink.open(
                 audio,
                 exchange.playout,
                 self._context.pacer,
@@ -246,12 +246,12 @@ class Call:
             log.warning("Asterisk did not name its RTP address; the first sender is accepted")
             return None
 
-    async def _create(self, request: Coroutine[Any, Any, T]) -> T:
-        """Make a request whose effect must not be lost sight of: if we are cancelled, it is awaited later."""
+    def _create(self, request: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Begin a request whose effect must not be lost sight of: it is awaited even if we are cancelled."""
         task = asyncio.ensure_future(request)
         self._creating.add(task)
         task.add_done_callback(self._created)
-        return await asyncio.shield(task)
+        return asyncio.shield(task)
 
     def _created(self, task: asyncio.Task[Any]) -> None:
         self._creating.discard(task)

@@ -147,9 +147,7 @@ async def _rtp(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async with ari:
             loop = _Loop(ari, advertised)
-            link = await RtpLink.open(
-                ULAW, Playout(ULAW), pacer, PortRange(bind, *settings.rtp_ports), "doctor"
-            )
+            link = RtpLink.open(ULAW, Playout(ULAW), pacer, PortRange(bind, *settings.rtp_ports), "doctor")
             try:
                 yield await loop.incoming(link)
                 if link.counters()["rtp_in"]:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 # Asterisk closes idle connections after 15 s by default; reusing one at that moment fails.
 _KEEPALIVE_S: Final = 5.0
+# Asterisk's listen queue holds ten: more connections at once lose their SYN and wait a second.
+_CONNECTIONS: Final = 8
 _HEARTBEAT_S: Final = 10.0
 _FIRST_RETRY_S: Final = 0.2
 _LAST_RETRY_S: Final = 5.0
@@ -50,7 +52,7 @@ class AriClient:
         self._http = aiohttp.ClientSession(
             auth=self._auth,
             timeout=self._timeout,
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=_KEEPALIVE_S),
         )
         return self
 

@@ -52,6 +52,7 @@ class ProviderSocket(picows.WSListener):
         self._stalled = False
         self._backlog: deque[bytes] = deque()
         self._backlog_limit = backlog
+        self._abandoned = False
         self._code = 1006
         self._reason = ""
 
@@ -85,12 +86,11 @@ class ProviderSocket(picows.WSListener):
                     auto_ping_reply_timeout=_PING_REPLY_S,
                     max_frame_size=_MAX_MESSAGE,
                 )
-        except TimeoutError:
-            raise ProviderError(provider, f"no connection within {timeout_s:g} s", code="timeout") from None
-        except picows.WSInvalidStatusError as error:
-            raise _refused(provider, error) from error
-        except (OSError, picows.WSError) as error:
-            raise ProviderError(provider, f"cannot connect: {error}", code="connect") from error
+        except BaseException as error:
+            listener._abandon()
+            if not isinstance(error, (TimeoutError, OSError, picows.WSError)):
+                raise
+            raise _unreachable(provider, error, timeout_s) from error
         return listener
 
     def send(self, message: bytes) -> None:
@@ -112,6 +112,13 @@ class ProviderSocket(picows.WSListener):
             self.dropped += 1
         self._backlog.append(message)
 
+    def _abandon(self) -> None:
+        # A handshake that was given up may still complete: nobody would close its connection.
+        self._abandoned = True
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.disconnect(graceful=False)
+
     async def close(self) -> None:
         """Close the connection, without waiting long for the peer."""
         transport, self._transport = self._transport, None
@@ -124,6 +131,9 @@ class ProviderSocket(picows.WSListener):
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """Keep the transport, and keep its buffers short."""
+        if self._abandoned:
+            transport.disconnect(graceful=False)
+            return
         self._transport = transport
         underlying = transport.underlying_transport
         underlying.set_write_buffer_limits(high=_HIGH_WATER)
@@ -163,6 +173,14 @@ class ProviderSocket(picows.WSListener):
         self._stalled = False
         while self._backlog and not self._stalled and self._transport is not None:
             self._transport.send(picows.WSMsgType.TEXT, self._backlog.popleft())
+
+
+def _unreachable(provider: str, error: BaseException, timeout_s: float) -> ProviderError:
+    if isinstance(error, TimeoutError):
+        return ProviderError(provider, f"no connection within {timeout_s:g} s", code="timeout")
+    if isinstance(error, picows.WSInvalidStatusError):
+        return _refused(provider, error)
+    return ProviderError(provider, f"cannot connect: {error}", code="connect")
 
 
 def _refused(provider: str, error: picows.WSInvalidStatusError) -> ProviderError:
