@@ -22,6 +22,7 @@ class Screen:
         self._console = console
         self._pending: dict[str, Entry] = {}  # items being spoken whose words are not known yet
         self._texts: dict[str, str] = {}  # words of items that are not spoken yet
+        self._cuts: dict[str, Entry] = {}  # interruptions of items whose words are not known yet
         self._speaking_since: Entry | None = None  # the caller
 
     def watch(self, timeline: Timeline, entry: Entry) -> None:
@@ -45,10 +46,10 @@ class Screen:
                 self._speaking_since = entry
             case "caller.said":
                 self._line(self._speaking_since or entry, "caller", str(data["text"]) or "(not understood)")
+            case "barge_in" if data["item"] in self._pending:
+                self._cuts[str(data["item"])] = entry
             case "barge_in":
-                heard, received = data["heard_ms"], data["received_ms"]
-                text = f"interrupts: {heard} ms of {received} ms were heard; the AI is told so"
-                self._line(entry, "caller", text)
+                self._cut(entry)
             case "provider.error" | "provider.failed" | "provider.answer_failed":
                 self._line(entry, "call", f"[AI] {data['error']}")
             case "call.ended":
@@ -81,8 +82,15 @@ class Screen:
         spoken = self._pending.pop(item, None)
         if spoken is None:
             self._texts[item] = text
-        else:
-            self._agent(spoken, text)
+            return
+        self._agent(spoken, text)
+        cut = self._cuts.pop(item, None)
+        if cut is not None:
+            self._cut(cut)
+
+    def _cut(self, entry: Entry) -> None:
+        heard, received = entry.data["heard_ms"], entry.data["received_ms"]
+        self._line(entry, "caller", f"interrupts: {heard} ms of {received} ms were heard; the AI is told so")
 
     def _line(self, entry: Entry, who: str, text: str) -> None:
         line = Text(f"{entry.ms / 1000:6.2f} s  ", style="dim")
