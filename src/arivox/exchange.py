@@ -158,12 +158,10 @@ class Exchange:
 
     def _on_agent_audio(self, event: AgentAudio) -> None:
         playout = self.playout
-        idle = not playout.playing
         self._item = event.item_id
         if playout.push(event.item_id, event.data):
             self._watchdog.agent_audio(time.monotonic())
-            if idle:
-                self.wake()
+            self.wake()
         elif playout.overflow_bytes and not self._overflowing:
             self._overflowing = True
             self._timeline.add("agent.overflow")

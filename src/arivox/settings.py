@@ -90,7 +90,7 @@ class Settings:
     after_call: Literal["hangup", "continue"] = _setting(
         "hangup", "When the agent ends the call: hang up, or continue in the dialplan"
     )
-    max_call_duration_s: int = _setting(300, "Longest call, in seconds", low=10)
+    max_call_duration_s: int = _setting(300, "Longest call, in seconds", low=15)
     goodbye_before_s: float = _setting(
         12.0, "The agent says good-bye this long before the longest call ends. 0: never", low=0
     )
@@ -201,7 +201,8 @@ class Settings:
 def _is_url(text: str, *schemes: str) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        # Credentials belong into their own settings: a URL is shown in logs.
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and parts.username is None
     except ValueError:
         return False
 
@@ -299,7 +300,7 @@ def _read_yaml(path: Path | None) -> tuple[str, Mapping[str, Any]]:
     try:
         # The base loader leaves every value as the text it was written as.
         content = yaml.load(_read(file), Loader=yaml.BaseLoader)  # noqa: S506 - it makes only text
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         # The error's own text would quote the line, which may hold a secret.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""

@@ -156,7 +156,7 @@ def parse_event(data: bytes | str) -> AnyEvent:
         other = _TYPE.decode(data)
         decoder = _EVENTS.get(other.type)
         event: AnyEvent = decoder.decode(data) if decoder is not None else other
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError("ARI", f"an event that cannot be read: {error}") from error
     return event
 
@@ -165,5 +165,5 @@ def parse(data: bytes, kind: type[T]) -> T:
     """Parse the body of an answer. Raises ProtocolError."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError("ARI", f"an answer that cannot be read: {error}") from error

@@ -23,7 +23,11 @@ class StereoWavWriter:
         self.rate = rate
         self._frames = 0
         self._file = path.open("wb")
-        self._write_header()
+        try:
+            self._write_header()
+        except OSError:
+            self._file.close()
+            raise
 
     def append(self, left: Pcm, right: Pcm) -> None:
         """Add samples: two int16 arrays of the same shape (n,). Raises OSError."""

@@ -1,7 +1,7 @@
 """Where a conversation is, what the AI is told there, and what its tools do. Pure.
 
 The states follow each other in the order of the prompts file. The model moves on by calling the tool
-``move_to_state``; from every state it can also go to ``fallback``, and from there back.
+``move_to_state``; from every state but the last it can also go to ``fallback``, and from there back.
 """
 
 from __future__ import annotations

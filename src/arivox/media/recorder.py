@@ -78,11 +78,13 @@ class Recorder:
 
     def caller(self, audio: bytes) -> None:
         """Take audio that came from the caller."""
-        self._caller.add(audio, self._clock() - self._start)
+        if self.failed is None:
+            self._caller.add(audio, self._clock() - self._start)
 
     def agent(self, audio: bytes) -> None:
         """Take audio that was sent to the caller."""
-        self._agent.add(audio, self._clock() - self._start)
+        if self.failed is None:
+            self._agent.add(audio, self._clock() - self._start)
 
     def start(self) -> None:
         """Begin to write once a second."""

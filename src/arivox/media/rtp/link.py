@@ -193,8 +193,9 @@ class RtpLink:
             self._socket.sendto(self._sender.packet(frame, voice=voice), peer)
         except OSError:
             self._send_errors += 1
-        if voice:
-            self.playout.confirm()
+        else:
+            if voice:
+                self.playout.confirm()
         if self._tap is not None:
             self._tap.agent(frame)
 

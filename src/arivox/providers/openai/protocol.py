@@ -232,26 +232,31 @@ def _beta_session(options: SessionOptions, brief: Brief) -> dict[str, Any]:
 # --- what we are sent ---
 
 
+# Servers built on the SDK's types write null for what they do not know: every optional field may be null.
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     """The body of an error."""
 
-    type: str = ""
+    type: str | None = None
     code: str | None = None
-    message: str = ""
+    message: str | None = None
     param: str | None = None
     event_id: str | None = None
 
     def as_provider_error(self) -> ProviderError:
         """Return it as our exception, told apart as fatal or not."""
-        code = self.code or self.type
+        code = self.code or self.type or ""
         fatal = code in _FATAL or self.type in _FATAL or self.type == "authentication_error"
-        message = f"{self.message} ({self.param})" if self.param else self.message
-        return ProviderError(PROVIDER, message or "an error without text", code=code, fatal=fatal)
+        message = self.message or "an error without text"
+        if self.param:
+            message += f" ({self.param})"
+        return ProviderError(PROVIDER, message, code=code, fatal=fatal)
 
     @property
     def benign(self) -> bool:
         """Return whether the error is only a race that needs no action."""
-        return self.code in _BENIGN or "already shorter than" in self.message
+        return self.code in _BENIGN or "already shorter than" in (self.message or "")
 
 
 class AudioDelta(msgspec.Struct, frozen=True):
@@ -259,7 +264,7 @@ class AudioDelta(msgspec.Struct, frozen=True):
 
     item_id: str
     delta: bytes
-    response_id: str = ""
+    response_id: str | None = None
 
 
 class AudioDone(msgspec.Struct, frozen=True):
@@ -272,45 +277,41 @@ class Transcript(msgspec.Struct, frozen=True):
     """``response.output_audio_transcript.done``, or the caller's ``…transcription.completed``."""
 
     item_id: str
-    transcript: str = ""
+    transcript: str | None = None
 
 
 class SpeechEdge(msgspec.Struct, frozen=True):
     """``input_audio_buffer.speech_started`` or ``speech_stopped``."""
 
-    item_id: str = ""
+    item_id: str | None = None
 
 
 class Item(msgspec.Struct, frozen=True):
     """A conversation item, as far as it matters: function calls."""
 
-    id: str = ""
-    type: str = ""
-    name: str = ""
-    call_id: str = ""
-    arguments: str = ""
+    type: str | None = None
+    name: str | None = None
+    call_id: str | None = None
+    arguments: str | None = None
 
 
 class OutputItem(msgspec.Struct, frozen=True):
     """``response.output_item.done``."""
 
     item: Item
-    response_id: str = ""
 
 
 class StatusDetails(msgspec.Struct, frozen=True):
     """Why a response ended."""
 
-    type: str = ""
-    reason: str = ""
     error: ErrorBody | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
     """A response, as ``response.created`` and ``response.done`` carry it."""
 
-    id: str = ""
-    status: str = ""
+    id: str | None = None
+    status: str | None = None
     status_details: StatusDetails | None = None
     usage: dict[str, Any] | None = None
 

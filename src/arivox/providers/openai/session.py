@@ -156,7 +156,8 @@ class OpenAISession:
     def interrupt(self, cuts: Sequence[Cut], *, cancel: bool = False) -> None:
         """Drop late audio of the answer in progress, and tell the server what was heard of each item."""
         if self._response is not None:
-            self._dead.append(self._response)
+            if self._response:
+                self._dead.append(self._response)
             if cancel:
                 self._send(protocol.response_cancel())
         if self._transcoder is not None:
@@ -276,12 +277,13 @@ class OpenAISession:
     # --- server events ---
 
     def _on_audio(self, message: protocol.AudioDelta) -> None:
-        data = message.delta if self._transcoder is None else self._transcoder.to_link(message.delta)
-        duration = self._audio.ms(len(data))
         if message.response_id in self._dead:
-            self.counters.late_audio_ms += duration
+            # Counted in the provider's own format: it must not pass the converter and touch its state.
+            per_second = self._audio.rate if self._transcoder is None else 2 * _PCM_RATE
+            self.counters.late_audio_ms += len(message.delta) * 1000 / per_second
             return
-        self.counters.audio_in_ms += duration
+        data = message.delta if self._transcoder is None else self._transcoder.to_link(message.delta)
+        self.counters.audio_in_ms += self._audio.ms(len(data))
         self._on_event(AgentAudio(message.item_id, data))
 
     def _on_audio_done(self, message: protocol.AudioDone) -> None:
@@ -290,10 +292,10 @@ class OpenAISession:
         self._on_event(AgentAudioDone(message.item_id))
 
     def _on_agent_text(self, message: protocol.Transcript) -> None:
-        self._on_event(AgentText(message.item_id, message.transcript))
+        self._on_event(AgentText(message.item_id, message.transcript or ""))
 
     def _on_caller_text(self, message: protocol.Transcript) -> None:
-        self._on_event(CallerText(message.item_id, message.transcript.strip()))
+        self._on_event(CallerText(message.item_id, (message.transcript or "").strip()))
 
     def _on_transcription_failed(self, message: protocol.TranscriptionFailed) -> None:
         log.warning(
@@ -308,15 +310,15 @@ class OpenAISession:
         self._on_event(SpeechStopped())
 
     def _on_response_created(self, message: protocol.ResponseMessage) -> None:
-        self._response = message.response.id
+        self._response = message.response.id or ""
         self._asking = None
         self._on_event(ResponseStarted())
 
     def _on_output_item(self, message: protocol.OutputItem) -> None:
         item = message.item
-        if item.type == "function_call":
+        if item.type == "function_call" and item.call_id:
             self._open_tools.add(item.call_id)
-            self._on_event(ToolCall(item.call_id, item.name, item.arguments))
+            self._on_event(ToolCall(item.call_id, item.name or "", item.arguments or "{}"))
 
     def _on_response_done(self, message: protocol.ResponseMessage) -> None:
         response = message.response
