@@ -197,12 +197,23 @@ class Call:
         except SettingsError as error:
             log.error("a caller cannot be served", error=str(error))
             self.end(EndReason.INTERNAL_ERROR)
-        except ChannelGoneError as error:
-            log.debug("the caller hung up during set-up", request=error.request)
-            self.end(EndReason.CALLER_HANGUP)
         except ArivoxError as error:
-            log.error("the call could not be set up", error=str(error))
-            self.end(EndReason.ASTERISK_FAILED)
+            # Many a refusal only means that the caller has hung up, and its event is still on the way.
+            if await self._caller_has_left():
+                log.debug("the caller hung up during set-up", error=str(error))
+                self.end(EndReason.CALLER_HANGUP)
+            else:
+                log.error("the call could not be set up", error=str(error))
+                self.end(EndReason.ASTERISK_FAILED)
+
+    async def _caller_has_left(self) -> bool:
+        try:
+            await self._ari.channel(self.channel.id)
+        except ChannelGoneError:
+            return True
+        except AsteriskError:
+            return False  # Asterisk is in trouble: that is the reason to give
+        return False
 
     async def _choose_audio(self) -> AudioFormat:
         codec = self._settings.audio_codec

@@ -5,6 +5,7 @@ and what nobody owns is swept.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from arivox.errors import AsteriskError, ChannelGoneError
 log = structlog.get_logger()
 
 _OURS: Final = "arivox-"
+_REMEMBERED: Final = 256
 
 NewCall = Callable[[Channel, Sequence[str]], Call]
 
@@ -41,6 +43,8 @@ class Switchboard:
         self._calls: dict[str, Call] = {}
         self._by_media: dict[str, Call] = {}
         self._expected: dict[str, asyncio.Future[Channel]] = {}
+        # Media channels of calls that have just ended: their last events may still be on the way.
+        self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self.connected = asyncio.Event()
@@ -106,7 +110,7 @@ class Switchboard:
             if not expected.done():
                 expected.set_result(channel)
         elif channel.id.startswith(_OURS):
-            if channel.id not in self._by_media:
+            if channel.id not in self._by_media and channel.id not in self._ended:
                 self._spawn(self._sweep_channel(channel.id), f"sweep {channel.id}")
         elif channel.id not in self._calls:
             self._admit(channel, args)
@@ -135,6 +139,7 @@ class Switchboard:
         finally:
             self._calls.pop(call.channel.id, None)
             self._by_media.pop(call.media_id, None)
+            self._ended.append(call.media_id)
             if (expected := self._expected.pop(call.media_id, None)) is not None:
                 expected.cancel()
 

@@ -6,6 +6,7 @@ Credentials travel in a header, never in a URL.
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -41,7 +42,8 @@ class AriClient:
     def __init__(self, url: str, username: str, password: str, app: str, *, timeout_s: float = 5.0) -> None:
         self.url = url.rstrip("/").removesuffix("/ari")
         self.app = app
-        self._auth = aiohttp.BasicAuth(username, password)
+        credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {credentials}"}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._http: aiohttp.ClientSession | None = None
 
@@ -50,7 +52,7 @@ class AriClient:
 
     async def __aenter__(self) -> AriClient:
         self._http = aiohttp.ClientSession(
-            auth=self._auth,
+            headers=self._headers,
             timeout=self._timeout,
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=_KEEPALIVE_S),
         )
