@@ -246,8 +246,8 @@ def transitions(said: Sequence[tuple[str, ...]]) -> list[tuple[int, int, float, 
 def prepare(pcm: Pcm, rate: int) -> Pcm:
     """Return ``pcm`` as the model wants it: 16 kHz, telephone band, less noise, speech near -20 dBFS.
 
-    Returns no samples when there is only steady noise, or it is too short for a word. Raises ValueError for a rate that is not
-    8000, 16000 or 24000.
+    Returns no samples when there is only steady noise, or it is too short for a word. Raises ValueError
+    for a rate that is not 8000, 16000 or 24000.
     """
     if rate != _PHONE_RATE:
         pcm = Resampler(rate, _PHONE_RATE).process(pcm)

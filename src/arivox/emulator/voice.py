@@ -123,7 +123,10 @@ class FliteVoice:
             source, sound = Path(folder, "text"), Path(folder, "sound.wav")
             source.write_text(words + "\n", encoding="ascii")
             self._run("-voice", self.name, "-f", str(source), "-o", str(sound))
-            return _read(sound, self.rate)
+            try:
+                return _read(sound, self.rate)
+            except FileNotFoundError as error:
+                raise VoiceError(f"{self._program[-1]} wrote no sound for {words!r}") from error
 
     def _run(self, *arguments: str) -> bytes:
         command = [*self._program, *arguments]

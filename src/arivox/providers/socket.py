@@ -18,7 +18,7 @@ _MAX_MESSAGE: Final = 16 * 1024 * 1024
 _PING_IDLE_S: Final = 10.0
 _PING_REPLY_S: Final = 10.0
 # Half a minute of audio would fit into the kernel's own choice: it would be sent, stale, after a stall.
-_SEND_BUFFER: Final = 32 * 1024
+_SEND_BUFFER: Final = 16 * 1024
 _HIGH_WATER: Final = 8 * 1024
 
 
@@ -94,10 +94,11 @@ class ProviderSocket(picows.WSListener):
         return listener
 
     def send(self, message: bytes) -> None:
-        """Send a text message. Nothing happens after the connection is gone: ``on_close`` says so."""
+        """Send a text message, ahead of droppable ones that wait.
+
+        Nothing happens after the connection is gone: ``on_close`` says so.
+        """
         if self._transport is not None:
-            while self._backlog:
-                self._transport.send(picows.WSMsgType.TEXT, self._backlog.popleft())
             self._transport.send(picows.WSMsgType.TEXT, message)
 
     def send_droppable(self, message: bytes) -> None:

@@ -150,6 +150,7 @@ class RtpLink:
             "rtp_duplicate": jitter.duplicate,
             "rtp_reordered": jitter.reordered,
             "rtp_resynced": jitter.resynced,
+            "rtp_thinned": jitter.thinned,
             "rtp_foreign": received.foreign,
             "rtp_malformed": received.malformed,
             "rtp_other_payload": received.other_payload,
