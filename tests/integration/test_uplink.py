@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from hearing import RATE, sounding
+from hearing import RATE, joined, sounding
 from rig import Rig, until
 
 from arivox.audio.g711 import Pcm, encode
@@ -151,6 +151,25 @@ async def test_bad_network_keeps_length_and_order(asterisk: AsteriskInstance) ->
     async with Rig(asterisk, Script) as rig:
         for name, heard in (await hear_through(rig, IMPAIRMENTS)).items():
             assert_true(name, heard)
+
+
+async def test_packets_held_up_for_longer_move_nothing_for_good(asterisk: AsteriskInstance) -> None:
+    """Silence is put in while they are awaited. The next pause makes up for it."""
+    first, second = signal.tone(1013, 1.0), signal.tone(613, 0.4)
+    async with Rig(asterisk, Script) as rig:
+        phone, stage = await dial(rig)
+        phone.talker.packets = 0
+        phone.talker.impairment = burst(20, 8)
+        await phone.play(joined(first, signal.silence(0.6), second)).done()
+        await stage.wait_audio(300)
+        segments = signal.active_segments(heard_by_ai(stage), RATE, min_ms=60)
+        await phone.hangup()
+        await rig.ended()
+    assert rig.counters()["rtp_filled"] >= 4, "they were held for long enough to be missed"
+    assert segments[-1][1] - segments[-1][0] == pytest.approx(400, abs=5)
+    assert segments[-1][0] - segments[0][0] == pytest.approx(1600, abs=TRUE_LENGTH_MS)
+    spoken_ms = sum(end - start for start, end in segments[:-1])
+    assert spoken_ms == pytest.approx(1000, abs=TRUE_LENGTH_MS), "no word is taken out for it"
 
 
 # --- a phone that sends nothing ---

@@ -30,7 +30,7 @@ from arivox.testing.ports import free_udp_port
 log = structlog.get_logger()
 
 EXTENSION: Final = "700"
-_EMULATOR_START_S: Final = 60.0  # the first start may fetch and render the voice
+_EMULATOR_START_S: Final = 60.0
 _LAST_TURN_S: Final = 30.0
 _CALLER_VOICE: Final = "slt"
 
@@ -52,6 +52,8 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
         stack.push_async_callback(asyncio.to_thread, asterisk.stop)
         await asyncio.to_thread(asterisk.start)
         screen.note(f"Asterisk {asterisk.version} is up.")
+        # Before the emulator, which speaks with the same program: what is fetched is fetched in sight.
+        voice = await asyncio.to_thread(best_voice, screen.note, _CALLER_VOICE)
         settings = await _choose_ai(settings, stack, screen)
         settings = replace(
             settings,
@@ -64,7 +66,6 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
             enable_audio_recording=True,
             recordings_dir=options.output,
         )
-        voice = await asyncio.to_thread(best_voice, screen.note, _CALLER_VOICE)
         service = Service(settings, watchers=[screen.watch])
         serving = asyncio.create_task(service.run())
         stack.push_async_callback(_stop, service, serving)
@@ -107,8 +108,8 @@ async def _choose_ai(settings: Settings, stack: AsyncExitStack, screen: Screen) 
     output.touch()
     child = Child([sys.executable, "-m", "arivox", "emulate", "--port", "0"], output=output)
     stack.push_async_callback(asyncio.to_thread, child.stop)
-    url = await _emulator_url(child, output)
     screen.note("No OPENAI_API_KEY is set: an emulated AI on this machine answers.")
+    url = await _emulator_url(child, output)
     return replace(settings, openai_realtime_url=url, openai_api_key="emulated")
 
 
