@@ -87,6 +87,7 @@ class Call:
         self._started = time.monotonic()
         self._ended: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
         self._caller_present = True
+        self._released = False
         self._answered = False
         self._creating: set[asyncio.Task[Any]] = set()
         self._link: RtpLink | None = None
@@ -115,7 +116,7 @@ class Call:
                 "call",
                 caller=caller if self._settings.log_full_numbers else mask(caller),
                 exten=self.channel.dialplan.exten,
-                channel=self.channel.name,
+                channel=self.channel.id,
             )
             reason = EndReason.INTERNAL_ERROR
             try:
@@ -184,8 +185,10 @@ class Call:
                 log_packets=self._settings.log_level == "debug",
             )
             exchange.wake = link.wake
+            link.on_broken = lambda: self.end(EndReason.INTERNAL_ERROR)
             connecting = group.create_task(exchange.connect())
             if self._settings.answer == "when_ready":
+                await self._ari.ring(self.channel.id)
                 await connecting
             await self._build_media(link, audio)
             self._record(audio)
@@ -250,12 +253,9 @@ class Call:
     def _asterisk_address(self, external: Channel) -> tuple[str, int] | None:
         if self._settings.rtp_source_check == "learn":
             return None
-        try:
-            host = external.channelvars["UNICASTRTP_LOCAL_ADDRESS"]
-            return host, int(external.channelvars["UNICASTRTP_LOCAL_PORT"])
-        except (KeyError, ValueError):
+        if external.rtp_address is None:
             log.warning("Asterisk did not name its RTP address; the first sender is accepted")
-            return None
+        return external.rtp_address
 
     def _create(self, request: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Begin a request whose effect must not be lost sight of: it is awaited even if we are cancelled."""
@@ -273,14 +273,9 @@ class Call:
         if not self._settings.enable_audio_recording:
             return
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{self.id}.wav"
-        path = self._settings.recordings_dir / name
-        try:
-            self._recorder = Recorder(path, audio, self._context.executor)
-        except OSError as error:
-            log.error("the call is not recorded", setting="RECORDINGS_DIR", error=str(error))
-            return
+        self.recording = self._settings.recordings_dir / name
+        self._recorder = Recorder(self.recording, audio, self._context.executor)
         self._recorder.start()
-        self.recording = path
 
     # --- the audio path ---
 
@@ -298,33 +293,43 @@ class Call:
 
     # --- the way out ---
 
+    @property
+    def released(self) -> bool:
+        """Return whether the caller's channel is no longer ours."""
+        return self._released or not self._caller_present
+
     async def _close(self, reason: EndReason) -> None:
         self.timeline.add("call.ended", reason=reason.value)
-        if self._exchange is not None:
-            await self._exchange.close()
-        if self._creating:
-            await asyncio.wait(self._creating)
-        failed = reason.failure
-        await self._try("take the bridge down", self._ari.destroy_bridge(self.bridge_id))
-        await self._try("take the media channel down", self._ari.hang_up(self.media_id))
-        if self._link is not None:
-            await self._link.close()
+        try:
+            if self._exchange is not None:
+                await self._exchange.close()
+            if self._creating:
+                await asyncio.wait(self._creating)
+            await self._try("take the bridge down", self._ari.destroy_bridge(self.bridge_id))
+            await self._try("take the media channel down", self._ari.hang_up(self.media_id))
+            if self._link is not None:
+                await self._link.close()
+        finally:
+            # Whatever went wrong above, nobody is left waiting in silence.
+            await self._release_caller(reason)
+        # Last, for a slow disk must not hold the caller.
         if self._recorder is not None:
             await self._recorder.close()
-        if self._caller_present:
-            if (
-                failed
-                and self._answered
-                and self._settings.failure_media
-                and reason is not EndReason.SHUTDOWN
-            ):
-                await self._play_failure()
-            if failed or self._settings.after_call == "continue":
-                await self._try("set the status", self._set_status(reason))
-                await self._try("go on in the dialplan", self._ari.continue_in_dialplan(self.channel.id))
-            else:
-                await self._try("hang up", self._ari.hang_up(self.channel.id))
         self._log_end(reason)
+
+    async def _release_caller(self, reason: EndReason) -> None:
+        if not self._caller_present:
+            return
+        audible = reason.failure and self._answered and reason is not EndReason.SHUTDOWN
+        if audible and self._settings.failure_media:
+            await self._play_failure()
+        if reason.failure or self._settings.after_call == "continue":
+            await self._try("set the status", self._set_status(reason))
+            self._released = True
+            await self._try("go on in the dialplan", self._ari.continue_in_dialplan(self.channel.id))
+        else:
+            self._released = True
+            await self._try("hang up", self._ari.hang_up(self.channel.id))
 
     async def _set_status(self, reason: EndReason) -> None:
         await self._ari.set_variable(self.channel.id, STATUS_VARIABLE, reason.value)
@@ -332,7 +337,7 @@ class Call:
     async def _play_failure(self) -> None:
         try:
             playback = await self._ari.play(self.channel.id, self._settings.failure_media)
-        except AsteriskError as error:
+        except ArivoxError as error:
             log.warning("could not play", setting="FAILURE_MEDIA", error=str(error))
             return
         with suppress(TimeoutError):
@@ -345,7 +350,7 @@ class Call:
             await request
         except ChannelGoneError:
             pass  # it ended by itself
-        except AsteriskError as error:
+        except ArivoxError as error:
             log.warning("could not clean up", what=what, error=str(error))
 
     def _log_end(self, reason: EndReason) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from arivox.asterisk.client import AriClient
-from arivox.asterisk.messages import AnyEvent, Channel, OtherEvent, StasisStart
+from arivox.asterisk.messages import AnyEvent, OtherEvent, StasisStart
 from arivox.audio.format import ULAW
 from arivox.conversation import prompts
 from arivox.errors import ArivoxError, AsteriskError, ProviderError, SettingsError
@@ -19,7 +19,7 @@ from arivox.media.clock import Pacer
 from arivox.media.playout import Playout
 from arivox.media.rtp.link import RtpLink
 from arivox.media.rtp.ports import PortRange
-from arivox.providers.base import Brief
+from arivox.providers.base import Brief, Fault, ProviderEvent
 from arivox.service import PROVIDERS, rtp_addresses
 from arivox.settings import Settings
 
@@ -34,6 +34,7 @@ _MODULES: Final = {
     "bridge_simple.so": "two-party bridges",
 }
 _WAIT_S: Final = 2.0
+_REFUSAL_S: Final = 1.0
 # 0 dBm0 digital milliwatt, 1 kHz (ITU-T G.711, table 5): eight bytes of mu-law that repeat.
 _MILLIWATT: Final = bytes([0x1E, 0x0B, 0x0B, 0x1E, 0x9E, 0x8B, 0x8B, 0x9E])
 
@@ -117,6 +118,10 @@ async def _asterisk(ari: AriClient, settings: Settings) -> AsyncIterator[Finding
             hint = "Is Asterisk running, http.conf enabled, and ARI_URL right?"
         yield Finding("ARI", "failed", str(error), hint)
         return
+    except ArivoxError as error:
+        hint = "What answers at ARI_URL does not look like Asterisk."
+        yield Finding("ARI", "failed", str(error), hint)
+        return
     yield Finding("ARI", "ok", f"Asterisk {version} answers at {ari.url}")
     if _version(version) < _OLDEST:
         yield Finding("version", "warning", f"Asterisk {version}", "Asterisk 20 or newer is supported.")
@@ -146,8 +151,9 @@ async def _rtp(settings: Settings) -> AsyncIterator[Finding]:
     )
     try:
         async with ari:
-            loop = _Loop(ari, advertised)
-            link = RtpLink.open(ULAW, Playout(ULAW), pacer, PortRange(bind, *settings.rtp_ports), "doctor")
+            ports = PortRange(bind, *settings.rtp_ports)
+            link = RtpLink.open(ULAW, Playout(ULAW), pacer, ports, "doctor")
+            loop = _Loop(ari, advertised, named=settings.rtp_source_check == "named")
             try:
                 yield await loop.incoming(link)
                 if link.counters()["rtp_in"]:
@@ -164,9 +170,10 @@ async def _rtp(settings: Settings) -> AsyncIterator[Finding]:
 class _Loop:
     """A media channel without a caller."""
 
-    def __init__(self, ari: AriClient, host: str) -> None:
+    def __init__(self, ari: AriClient, host: str, *, named: bool) -> None:
         self._ari = ari
         self._host = host
+        self._named = named
         self._id = f"arivox-doctor-{secrets.token_hex(4)}"
         self._entered = asyncio.Event()
         self._talking = asyncio.Event()
@@ -176,12 +183,20 @@ class _Loop:
     async def incoming(self, link: RtpLink) -> Finding:
         """Have Asterisk play a tone into the channel and see it arrive."""
         waiting = asyncio.ensure_future(self._up.wait())
-        await asyncio.wait({self._listening, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        first = asyncio.FIRST_COMPLETED
+        await asyncio.wait({self._listening, waiting}, timeout=_WAIT_S, return_when=first)
+        waiting.cancel()
         if self._listening.done():
-            waiting.cancel()
             self._listening.result()
+        if not self._up.is_set():
+            return Finding(
+                "RTP in",
+                "failed",
+                "ARI's events WebSocket does not open",
+                "Does a proxy stand before Asterisk? Is res_ari_events loaded?",
+            )
         external = await self._ari.external_media(self._id, self._host, link.port, "ulaw")
-        link.expect(_named(external))
+        link.expect(external.rtp_address if self._named else None)
         link.start(lambda _: None)
         await self._wait(self._entered)
         playback = await self._ari.play(self._id, "tone:dial")
@@ -245,28 +260,35 @@ class _Loop:
             self._talking.set()
 
 
-def _named(channel: Channel) -> tuple[str, int] | None:
-    with suppress(KeyError, ValueError):
-        variables = channel.channelvars
-        return variables["UNICASTRTP_LOCAL_ADDRESS"], int(variables["UNICASTRTP_LOCAL_PORT"])
-    return None
-
-
 async def _provider(settings: Settings) -> Finding:
     name = settings.ai_service_provider
     try:
         settings.require_provider()
-        session = PROVIDERS[name](settings, ULAW, lambda _: None)
+        faults: list[ProviderError] = []
+        fault = asyncio.Event()
+
+        def on_event(event: ProviderEvent) -> None:
+            if isinstance(event, Fault):
+                faults.append(event.error)
+                fault.set()
+
+        session = PROVIDERS[name](settings, ULAW, on_event)
         begun = time.monotonic()
         try:
             await session.connect(Brief("Say nothing."))
             elapsed = round((time.monotonic() - begun) * 1000)
+            # A setting that the server refuses, a voice say, comes back as an error after the session began.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REFUSAL_S):
+                    await fault.wait()
         finally:
             await session.close()
     except SettingsError as error:
         return Finding(name, "failed", str(error))
     except ProviderError as error:
         return Finding(name, "failed", str(error), _provider_hint(error))
+    if faults:
+        return Finding(name, "failed", str(faults[0]), "Correct the OPENAI_ or VAD_ setting that it names.")
     return Finding(name, "ok", f"{settings.openai_model} opened a session in {elapsed} ms")
 
 

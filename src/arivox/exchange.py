@@ -90,9 +90,11 @@ class Exchange:
         self._closing: EndReason | None = None  # end with this once the agent has finished speaking
         self._closing_by = 0.0
         self._reprompted = False
+        self._sounded = False  # the present answer was heard, or did something
         self._turn_ended_ms: int | None = None
         self._item = ""  # the item that is being spoken
         self._overflowing = False
+        self._answer_owed = False  # the caller spoke into the last good-bye
 
     # --- from the call ---
 
@@ -111,7 +113,7 @@ class Exchange:
 
     def check(self, now: float) -> None:
         """See to what is due at ``now`` (monotonic seconds)."""
-        if self._closing is not None and now >= self._closing_by:
+        if self._closing is not None and now >= self._closing_by and not self.playout.playing:
             self._finish(self._closing)
             return
         alarm = self._watchdog.check(now)
@@ -142,7 +144,7 @@ class Exchange:
                 self._turn_ended_ms = self._timeline.now_ms()
                 self._timeline.add("caller.speech_stopped")
             case ResponseStarted():
-                pass
+                self._sounded = False
             case ResponseDone():
                 self._on_response_done(event)
             case AgentText():
@@ -161,6 +163,8 @@ class Exchange:
         self._item = event.item_id
         if playout.push(event.item_id, event.data):
             self._watchdog.agent_audio(time.monotonic())
+            self._answer_owed = False
+            self._sounded = True
             self.wake()
         elif playout.overflow_bytes and not self._overflowing:
             self._overflowing = True
@@ -182,9 +186,11 @@ class Exchange:
             )
         if cuts:
             log.info("the caller interrupts", heard_ms=cuts[0].heard_ms, received_ms=cuts[0].received_ms)
-        if self._closing is EndReason.AGENT_HANGUP:
+        if self._closing in (EndReason.AGENT_HANGUP, EndReason.CALLER_IDLE):
             # Somebody who speaks into a good-bye is not done.
             self._closing = None
+        # At the time limit there is no more than the answer to it.
+        self._answer_owed = self._closing is not None
 
     def _on_response_done(self, event: ResponseDone) -> None:
         if self.session.busy:
@@ -195,10 +201,13 @@ class Exchange:
         self._finish_item(self._item)
         if event.status == "failed" and event.error is not None:
             self._answer_failed(event.error)
+        elif event.status == "incomplete" and not self._sounded and not self.session.busy:
+            self._answer_failed(_silent("broke its answer off before the first sound"))
         elif event.status == "completed":
             self._reprompted = False
 
     def _on_tool_call(self, event: ToolCall) -> None:
+        self._sounded = True
         before = self._conversation.state
         outcome = self._conversation.call_tool(event.name, event.arguments)
         self._timeline.add("tool", name=event.name, arguments=event.arguments, output=outcome.output)
@@ -226,9 +235,13 @@ class Exchange:
         else:
             self._reprompted = True
             self._watchdog.ready(time.monotonic())
+            if self.session.busy:
+                self.session.interrupt(self.playout.flush(), cancel=True)
             self.session.speak()
 
     def _failed(self, error: ProviderError) -> None:
+        if self._ended:
+            return
         self._timeline.add("provider.failed", error=str(error))
         log.error("the AI failed", error=str(error))
         self._finish(EndReason.PROVIDER_FAILED)
@@ -258,9 +271,9 @@ class Exchange:
                 log.info("the caller is silent; asking")
                 self.session.speak(_ASK_CALLER)
             case Alarm.NO_FIRST_AUDIO:
-                self._failed(_stalled("said nothing", self._settings.first_audio_timeout_s))
+                self._failed(_silent(f"said nothing within {self._settings.first_audio_timeout_s:g} s"))
             case Alarm.NO_RESPONSE:
-                self._answer_failed(_stalled("gave no answer", self._settings.response_timeout_s))
+                self._answer_failed(_silent(f"gave no answer within {self._settings.response_timeout_s:g} s"))
 
     def _say_and_close(self, instructions: str, reason: EndReason) -> None:
         if self._closing is not None:
@@ -277,7 +290,9 @@ class Exchange:
 
     def _maybe_quiet(self) -> None:
         """Begin the end, if the call is closing and the agent has finished."""
-        if self._closing is not None and not self.session.busy and not self.playout.playing:
+        if self._answer_owed or self.session.busy or self.playout.playing:
+            return
+        if self._closing is not None:
             self._closing_by = min(self._closing_by, time.monotonic() + _LAST_WORD_S)
 
     def _finish(self, reason: EndReason) -> None:
@@ -285,5 +300,5 @@ class Exchange:
         self._end(reason)
 
 
-def _stalled(what: str, seconds: float) -> ProviderError:
-    return ProviderError("the AI", f"{what} within {seconds:g} s", code="stalled", fatal=False)
+def _silent(what: str) -> ProviderError:
+    return ProviderError("the AI", what, code="silent", fatal=False)

@@ -28,7 +28,7 @@ from arivox.timeline import Watcher
 
 log = structlog.get_logger()
 
-_DRAIN_S: Final = 10.0
+_SHUT_DOWN_S: Final = 10.0
 PROVIDERS: Final[dict[str, SessionFactory]] = {"openai": OpenAISession}
 
 
@@ -90,6 +90,8 @@ class Service:
 
         Raises AsteriskError when Asterisk refuses us for good.
         """
+        if self.settings.redis_host:
+            log.warning("conversations are not stored yet; only doctor uses it", setting="REDIS_HOST")
         if self.settings.openai_realtime_url.startswith("wss:"):
             await asyncio.to_thread(tls_context)
         # A full collection would stop the audio of all calls for tens of milliseconds; what lives from here
@@ -112,7 +114,7 @@ class Service:
                 ready = asyncio.ensure_future(self._announce(on_ready))
                 try:
                     await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                    await board.drain(_DRAIN_S)
+                    await board.shut_down(_SHUT_DOWN_S)
                     if listening.done():
                         listening.result()
                 finally:
@@ -121,7 +123,7 @@ class Service:
                     await asyncio.gather(listening, stopping, ready, return_exceptions=True)
         finally:
             self.pacer.close()
-            self._executor.shutdown()
+            self._executor.shutdown(wait=False)
             log.info("arivox stopped", calls=board.served)
 
     async def _announce(self, on_ready: Callable[[], None] | None) -> None:

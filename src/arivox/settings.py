@@ -90,7 +90,9 @@ class Settings:
     after_call: Literal["hangup", "continue"] = _setting(
         "hangup", "When the agent ends the call: hang up, or continue in the dialplan"
     )
-    max_call_duration_s: int = _setting(300, "Longest call, in seconds", low=15)
+    max_call_duration_s: int = _setting(
+        300, "Longest call, in seconds; OpenAI's sessions end after an hour", low=15, high=3540
+    )
     goodbye_before_s: float = _setting(
         12.0, "The agent says good-bye this long before the longest call ends. 0: never", low=0
     )

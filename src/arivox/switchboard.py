@@ -5,6 +5,7 @@ and what nobody owns is swept.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
@@ -21,13 +22,14 @@ from arivox.asterisk.messages import (
     StasisEnd,
     StasisStart,
 )
+from arivox.backoff import delays
 from arivox.call import Call
 from arivox.ending import STATUS_VARIABLE, EndReason
-from arivox.errors import AsteriskError, ChannelGoneError
+from arivox.errors import ArivoxError, ChannelGoneError
 
 log = structlog.get_logger()
 
-_OURS: Final = "arivox-"
+_OURS: Final = re.compile(r"arivox-[0-9a-f]{8}(-media)?$")
 _REMEMBERED: Final = 256
 
 NewCall = Callable[[Channel, Sequence[str]], Call]
@@ -46,7 +48,7 @@ class Switchboard:
         # Media channels of calls that have just ended: their last events may still be on the way.
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._shutting_down = False
         self.connected = asyncio.Event()
         self.served = 0
 
@@ -62,9 +64,9 @@ class Switchboard:
         future.add_done_callback(lambda _: self._expected.pop(channel_id, None))
         return future
 
-    async def drain(self, timeout_s: float) -> None:
+    async def shut_down(self, timeout_s: float) -> None:
         """Refuse new callers, end all calls, and wait until everything is taken down."""
-        self._draining = True
+        self._shutting_down = True
         for call in self.calls:
             call.end(EndReason.SHUTDOWN)
         if self._tasks:
@@ -109,10 +111,11 @@ class Switchboard:
         if expected is not None:
             if not expected.done():
                 expected.set_result(channel)
-        elif channel.id.startswith(_OURS):
+        elif _OURS.match(channel.id):
             if channel.id not in self._by_media and channel.id not in self._ended:
                 self._spawn(self._sweep_channel(channel.id), f"sweep {channel.id}")
-        elif channel.id not in self._calls:
+        elif (call := self._calls.get(channel.id)) is None or call.released:
+            # A released channel may come back: a transfer, or a dialplan that tries again.
             self._admit(channel, args)
 
     def _left(self, channel: Channel) -> None:
@@ -122,8 +125,8 @@ class Switchboard:
             call.media_gone()
 
     def _admit(self, channel: Channel, args: Sequence[str]) -> None:
-        if self._draining or len(self._calls) >= self._max_calls:
-            reason = EndReason.SHUTDOWN if self._draining else EndReason.BUSY
+        if self._shutting_down or len(self._calls) >= self._max_calls:
+            reason = EndReason.SHUTDOWN if self._shutting_down else EndReason.BUSY
             log.warning("a caller is sent on to the dialplan", reason=reason.value, calls=len(self._calls))
             self._spawn(self._refuse(channel.id, reason), f"refuse {channel.id}")
             return
@@ -137,7 +140,8 @@ class Switchboard:
         try:
             await call.run()
         finally:
-            self._calls.pop(call.channel.id, None)
+            if self._calls.get(call.channel.id) is call:
+                del self._calls[call.channel.id]
             self._by_media.pop(call.media_id, None)
             self._ended.append(call.media_id)
             if (expected := self._expected.pop(call.media_id, None)) is not None:
@@ -149,29 +153,35 @@ class Switchboard:
             await self._ari.continue_in_dialplan(channel_id)
         except ChannelGoneError:
             pass  # hung up meanwhile
-        except AsteriskError as error:
+        except ArivoxError as error:
             log.error("could not send a caller on to the dialplan", error=str(error))
 
     async def _reconcile(self) -> None:
-        try:
-            held = await self._ari.application()
-        except AsteriskError as error:
-            log.error("could not ask Asterisk for our calls", error=str(error))
-            return
+        for delay in delays(0.2, 5.0):
+            # Callers who enter while the answer is on its way are not in it.
+            before = dict(self._calls)
+            try:
+                held = await self._ari.application()
+                break
+            except ArivoxError as error:
+                log.error("could not ask Asterisk for our calls; trying again", error=str(error))
+            await asyncio.sleep(delay)
+            if not self.connected.is_set():
+                return  # the next connection asks again
         present = set(held.channel_ids)
-        for channel_id, call in list(self._calls.items()):
+        for channel_id, call in before.items():
             if channel_id not in present:
                 log.info("a caller left while Asterisk was out of reach", call=call.id)
                 call.caller_gone()
         bridges = {call.bridge_id for call in self._calls.values()}
         for channel_id in held.channel_ids:
-            if channel_id.startswith(_OURS):
+            if _OURS.match(channel_id):
                 if channel_id not in self._by_media and channel_id not in self._expected:
                     await self._sweep_channel(channel_id)
             elif channel_id not in self._calls:
                 await self._adopt(channel_id)
         for bridge_id in held.bridge_ids:
-            if bridge_id.startswith(_OURS) and bridge_id not in bridges:
+            if _OURS.match(bridge_id) and bridge_id not in bridges:
                 log.warning("sweeping an orphaned bridge", bridge=bridge_id)
                 await self._swept(self._ari.destroy_bridge(bridge_id))
 
@@ -179,11 +189,11 @@ class Switchboard:
         """Serve a caller who waits in the application and whom nobody serves."""
         try:
             channel = await self._ari.channel(channel_id)
-        except AsteriskError as error:
+        except ArivoxError as error:
             log.debug("a channel of the application is gone", channel=channel_id, error=str(error))
             return
         if channel_id not in self._calls:
-            log.warning("a caller was left alone; serving them", channel=channel.name)
+            log.warning("a caller was left alone; serving them", channel=channel.id)
             self._admit(channel, ())
 
     async def _sweep_channel(self, channel_id: str) -> None:
@@ -195,7 +205,7 @@ class Switchboard:
             await request
         except ChannelGoneError:
             pass  # it ended by itself
-        except AsteriskError as error:
+        except ArivoxError as error:
             log.error("could not sweep", error=str(error))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:

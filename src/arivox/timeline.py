@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
+
+log = structlog.get_logger()
+
 Value = str | int | float | bool | None
 
 
@@ -48,7 +52,11 @@ class Timeline:
         entry = Entry(self.now_ms(), kind, data)
         self._entries.append(entry)
         for watcher in self._watchers:
-            watcher(self, entry)
+            try:
+                watcher(self, entry)
+            except Exception:
+                # Events come from the audio path: who only looks on must not disturb it.
+                log.exception("a watcher of the timeline failed", kind=kind)
         return entry
 
     def now_ms(self) -> int:

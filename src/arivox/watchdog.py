@@ -107,7 +107,8 @@ class Watchdog:
         if now >= self._goodbye:
             self._goodbye = _NEVER
             return Alarm.SAY_GOODBYE
-        if self._limits.idle and not self._busy and now >= self._quiet_since + self._limits.idle:
+        waiting = self._busy or self._response != _NEVER or self._first_audio != _NEVER
+        if self._limits.idle and not waiting and now >= self._quiet_since + self._limits.idle:
             self._quiet_since = now
             if self._asked:
                 return Alarm.CALLER_IDLE

@@ -83,7 +83,6 @@ def test_call_enters_with_all_that_is_known_of_it() -> None:
     start = captured("StasisStart")
     assert isinstance(start, StasisStart)
     assert list(start.args) == ["viaoutws"]
-    assert start.replace_channel is None
     channel = start.channel
     assert (channel.state, channel.caller.number, channel.caller.name) == ("Ring", "tester", "")
     assert channel.protocol_id == "4ae89f17e7051300@127.0.0.1"

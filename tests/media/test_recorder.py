@@ -108,16 +108,19 @@ async def test_call_without_audio_is_an_empty_file(tmp_path: Path, disk: ThreadP
     assert len(read(tmp_path / "call.wav")[0]) == 0
 
 
-def test_folder_that_cannot_be_made(tmp_path: Path, disk: ThreadPoolExecutor) -> None:
+async def test_folder_that_cannot_be_made(tmp_path: Path, disk: ThreadPoolExecutor) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="file"):
-        Recorder(tmp_path / "file" / "call.wav", ULAW, disk)
+    recorder = Recorder(tmp_path / "file" / "call.wav", ULAW, disk)
+    recorder.start()
+    recorder.caller(CALLER)
+    await recorder.close()
+    assert isinstance(recorder.failed, OSError)
 
 
 def fill_disk(recorder: Recorder) -> None:
     """Make every further write of the recording fail as on a full disk."""
     with open("/dev/full", "wb") as full:
-        os.dup2(full.fileno(), recorder._writer._file.fileno())
+        os.dup2(full.fileno(), recorder._open()._file.fileno())
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -78,6 +79,7 @@ class AriClient:
         waits = delays(_FIRST_RETRY_S, _LAST_RETRY_S)
         told = False
         while True:
+            connected_at = float("inf")
             try:
                 async with self._session.ws_connect(
                     f"{self.url}/ari/events",
@@ -85,7 +87,7 @@ class AriClient:
                     heartbeat=_HEARTBEAT_S,
                     max_msg_size=0,
                 ) as socket:
-                    waits = delays(_FIRST_RETRY_S, _LAST_RETRY_S)
+                    connected_at = time.monotonic()
                     told = False
                     on_up()
                     try:
@@ -101,9 +103,13 @@ class AriClient:
                         hint="Compare them with ari.conf",
                     ) from None
                 self._report(f"HTTP {error.status}", told)
+                told = True
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self._report(str(error) or type(error).__name__, told)
-            told = True
+                told = True
+            # A server that takes the connection and drops it at once is not hammered.
+            if time.monotonic() - connected_at > _LAST_RETRY_S:
+                waits = delays(_FIRST_RETRY_S, _LAST_RETRY_S)
             await asyncio.sleep(next(waits))
 
     def _report(self, problem: str, told: bool) -> None:
@@ -129,7 +135,11 @@ class AriClient:
                     f"another program took the Stasis application {self.app!r} over",
                     hint="Give each Arivox its own ARI_APP_NAME",
                 )
-            on_event(event)
+            try:
+                on_event(event)
+            except Exception:
+                # A bug in one call's handler must not take the other calls down.
+                log.exception("a bug of ours in handling an event", event_type=type(event).__name__)
 
     # --- requests ---
 
@@ -158,6 +168,10 @@ class AriClient:
         """Return a channel. Raises ChannelGoneError."""
         return messages.parse(await self._request("GET", f"channels/{channel_id}"), Channel)
 
+    async def ring(self, channel_id: str) -> None:
+        """Let an inbound call that is not answered yet ring."""
+        await self._request("POST", f"channels/{channel_id}/ring")
+
     async def answer(self, channel_id: str) -> None:
         """Answer an inbound call."""
         await self._request("POST", f"channels/{channel_id}/answer")
@@ -171,8 +185,13 @@ class AriClient:
         await self._request("POST", f"channels/{channel_id}/continue")
 
     async def variable(self, channel_id: str, name: str) -> str:
-        """Return a channel variable or function."""
-        data = await self._request("GET", f"channels/{channel_id}/variable", {"variable": name})
+        """Return a channel variable or function; ``""`` when it is not set."""
+        try:
+            data = await self._request("GET", f"channels/{channel_id}/variable", {"variable": name})
+        except ChannelGoneError as error:
+            if "variable" in error.problem:
+                return ""
+            raise
         return str(messages.parse(data, dict[str, Any]).get("value", ""))
 
     async def set_variable(self, channel_id: str, name: str, value: str) -> None:

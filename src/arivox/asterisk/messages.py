@@ -38,6 +38,15 @@ class Channel(msgspec.Struct, frozen=True):
     dialplan: Dialplan = Dialplan()
     channelvars: dict[str, str] = {}
 
+    @property
+    def rtp_address(self) -> tuple[str, int] | None:
+        """Return where Asterisk's own end of an ``externalMedia`` channel is; None if it does not say."""
+        variables = self.channelvars
+        try:
+            return variables["UNICASTRTP_LOCAL_ADDRESS"], int(variables["UNICASTRTP_LOCAL_PORT"])
+        except (KeyError, ValueError):
+            return None
+
 
 class Bridge(msgspec.Struct, frozen=True):
     """What joins legs."""
@@ -74,7 +83,6 @@ class StasisStart(Event, frozen=True, kw_only=True):
 
     channel: Channel
     args: Sequence[str] = ()
-    replace_channel: Channel | None = None
 
 
 class StasisEnd(Event, frozen=True, kw_only=True):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Annotated, Literal
 
 import typer
 
 from arivox.cli.common import on_signals, run_loop
+from arivox.errors import SettingsError
 
 
 def emulate(
@@ -57,6 +59,10 @@ async def _serve(host: str, port: int, behaviour: str, api_key: str, voice: str)
         )
     stop = asyncio.Event()
     on_signals(stop.set)
-    async with server:
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(server)
+        except OSError as error:
+            raise SettingsError("--port", f"cannot listen on {host}:{port} ({error.strerror})") from error
         typer.echo(f"listening on {server.url}")
         await stop.wait()

@@ -33,7 +33,7 @@ def init(
         "ARI_PASSWORD": secrets.token_urlsafe(16),
         "ARI_APP_NAME": ari_app_name,
         "OPENAI_API_KEY": "",
-        "PROMPTS_FILE": "prompts.yaml",
+        "PROMPTS_FILE": str((folder / "prompts.yaml").resolve()),
     }
     files = {
         folder / ".env": render(values),

@@ -46,7 +46,9 @@ def main() -> None:
     try:
         app()
     except ArivoxError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", markup=True)
+        console = Console(stderr=True, highlight=False)
+        console.print("[bold red]error:[/] ", end="")
+        console.print(str(error), markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

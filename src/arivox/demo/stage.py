@@ -54,7 +54,7 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
         screen.note(f"Asterisk {asterisk.version} is up.")
         # Before the emulator, which speaks with the same program: what is fetched is fetched in sight.
         voice = await asyncio.to_thread(best_voice, screen.note, _CALLER_VOICE)
-        settings = await _choose_ai(settings, stack, screen)
+        settings = await _choose_ai(_ai_only(settings), stack, screen)
         settings = replace(
             settings,
             ari_url=asterisk.ari_url,
@@ -76,6 +76,8 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
             status = await phone.call(EXTENSION)
             if status != 200:
                 raise AsteriskError(f"the demo's call was refused with SIP status {status}")
+            if not service.switchboard.calls:
+                raise AsteriskError("the demo's call was over at once", hint="LOG_LEVEL=info shows why")
             call = service.switchboard.calls[0]
             try:
                 await converse(phone, voice)
@@ -95,6 +97,25 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
         if options.keep:
             await _keep(asterisk, options, console)
     return numbers["answers of the agent"] not in (None, 0) and bool(call.timeline.find("barge_in"))
+
+
+def _ai_only(settings: Settings) -> Settings:
+    """Return default settings with the user's choice of the AI, if they have a key.
+
+    Everything else in their .env is about their own PBX and callers.
+    """
+    if not settings.openai_api_key:
+        return Settings(log_level=settings.log_level)
+    return Settings(
+        log_level=settings.log_level,
+        openai_api_key=settings.openai_api_key,
+        openai_realtime_url=settings.openai_realtime_url,
+        openai_model=settings.openai_model,
+        openai_voice_id=settings.openai_voice_id,
+        openai_dialect=settings.openai_dialect,
+        openai_audio_format=settings.openai_audio_format,
+        openai_transcription_model=settings.openai_transcription_model,
+    )
 
 
 async def _choose_ai(settings: Settings, stack: AsyncExitStack, screen: Screen) -> Settings:

@@ -37,6 +37,10 @@ class PacerClient(Protocol):
         """Do what is due. ``now`` is the slot's own time on the monotonic clock, in seconds."""
         ...
 
+    def broken(self) -> None:
+        """Hear that a tick raised, and that there will be no more."""
+        ...
+
     def stalled(self, ticks: int) -> None:
         """Hear that ``ticks`` ticks were given up after a stall too long to catch up with."""
         ...
@@ -111,7 +115,16 @@ class Pacer:
             for client in tuple(self._clients[self._done % SLOTS]):
                 if client.due <= self._done and client in self._slot_of:
                     client.due += SLOTS
-                    client.tick(slot_time)
+                    self._tick(client, slot_time)
+
+    def _tick(self, client: PacerClient, slot_time: float) -> None:
+        try:
+            client.tick(slot_time)
+        except Exception:
+            # A bug in one stream must not silence the others.
+            log.exception("a stream failed and is stopped")
+            self.remove(client)
+            client.broken()
 
     def next_time(self) -> float:
         """Return when the next slot begins, on the monotonic clock."""
@@ -161,9 +174,11 @@ class _LoopTimer:
         self._handle = self._loop.call_at(self._pacer.next_time() + self._offset, self._expired)
 
     def _expired(self) -> None:
-        self._pacer.run(time.monotonic())
-        if not self._handle.cancelled():
-            self._arm()
+        try:
+            self._pacer.run(time.monotonic())
+        finally:
+            if not self._handle.cancelled():
+                self._arm()
 
     def close(self) -> None:
         self._handle.cancel()

@@ -21,6 +21,7 @@ from arivox.audio.wav import StereoWavWriter
 log = structlog.get_logger()
 
 _WRITE_EVERY_S: Final = 1.0
+_CLOSE_S: Final = 5.0
 _TOLERANCE_S: Final = 0.2  # a track this far behind the clock has a hole: fill it
 
 
@@ -50,6 +51,12 @@ class _Track:
             self.length = length
 
 
+def _retrieved(work: asyncio.Future[None]) -> None:
+    """Look at the outcome of a write that nobody waits for any more."""
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.debug("a late write to a recording failed", error=str(error))
+
+
 class Recorder:
     """Taps a media link (see ``media.link.Tap``) and writes the call to ``path``. G.711 links only.
 
@@ -63,12 +70,12 @@ class Recorder:
         executor: Executor,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create the file and its folder. Raises OSError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """The file and its folder are created with the first second."""
         self.path = path
         self.failed: OSError | None = None
         self._law: Law = "alaw" if audio.law == "alaw" else "ulaw"
-        self._writer = StereoWavWriter(path, audio.rate)
+        self._rate = audio.rate
+        self._writer: StereoWavWriter | None = None
         self._executor = executor
         self._clock = clock
         self._start = clock()
@@ -101,7 +108,10 @@ class Recorder:
         self._agent.pad_to(length)
         await self._write()
         try:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.close)
+            async with asyncio.timeout(_CLOSE_S):
+                await asyncio.get_running_loop().run_in_executor(self._executor, self._close)
+        except TimeoutError:
+            self._fail(OSError("the disk is too slow"))
         except OSError as error:
             self._fail(error)
 
@@ -119,7 +129,14 @@ class Recorder:
         work = asyncio.get_running_loop().run_in_executor(self._executor, self._append, left, right)
         try:
             # Shielded: a write that began is finished, so that the pieces stay in order.
-            await asyncio.shield(work)
+            async with asyncio.timeout(_CLOSE_S):
+                await asyncio.shield(work)
+        except TimeoutError:
+            work.add_done_callback(_retrieved)
+            self._fail(OSError("the disk is too slow"))
+        except asyncio.CancelledError:
+            work.add_done_callback(_retrieved)
+            raise
         except OSError as error:
             self._fail(error)
 
@@ -128,5 +145,16 @@ class Recorder:
             self.failed = error
             log.error("the recording failed; the call goes on", file=str(self.path), error=str(error))
 
+    # --- in the worker thread ---
+
+    def _open(self) -> StereoWavWriter:
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = StereoWavWriter(self.path, self._rate)
+        return self._writer
+
     def _append(self, left: bytes, right: bytes) -> None:
-        self._writer.append(decode(left, self._law), decode(right, self._law))
+        self._open().append(decode(left, self._law), decode(right, self._law))
+
+    def _close(self) -> None:
+        self._open().close()

@@ -154,7 +154,7 @@ class ProviderSocket(picows.WSListener):
                 self._parts.clear()
                 self._on_message(whole)
         elif kind == picows.WSMsgType.CLOSE:
-            self._code = frame.get_close_code().value
+            self._code = frame.get_close_code().value or 1005
             self._reason = frame.get_close_reason() or ""
             transport.send_close(frame.get_close_code())
             transport.disconnect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -48,6 +49,7 @@ class RtpLink:
     ) -> None:
         self.audio = audio
         self.playout = playout
+        self.on_broken: Callable[[], None] = lambda: None
         self.port: int = sock.getsockname()[1]
         self._pacer = pacer
         self._ports = ports
@@ -125,6 +127,10 @@ class RtpLink:
             self._send(self._silence, voice=False)
         self._listen(now)
 
+    def broken(self) -> None:
+        """Tell whoever owns the link that it stopped by a bug."""
+        self.on_broken()
+
     def stalled(self, ticks: int) -> None:
         """Let the stream's clock pass over a stall."""
         self._sender.skip(ticks * self.audio.rate * PTIME_MS // 1000)
@@ -179,8 +185,11 @@ class RtpLink:
         """Take one datagram."""
         if self._log_packets:
             self._log.debug("packet in", source=source, size=len(data))
-        for frame in self._receiver.receive(data, source, time.monotonic()):
+        accepted = self._receiver.counters.packets
+        frames = self._receiver.receive(data, source, time.monotonic())
+        if self._receiver.counters.packets != accepted:
             self._ticks_without_audio = _HEARD
+        for frame in frames:
             self._deliver(frame)
 
     def _send(self, frame: bytes, *, voice: bool) -> None:

@@ -106,9 +106,11 @@ def brief_update(brief: Brief, dialect: Dialect) -> bytes:
     return _encode({"type": "session.update", "session": session})
 
 
-def response_create(instructions: str | None = None) -> bytes:
-    """Return ``response.create``."""
+def response_create(instructions: str | None = None, event_id: str | None = None) -> bytes:
+    """Return ``response.create``. ``event_id`` comes back in the error if it is refused."""
     message: dict[str, Any] = {"type": "response.create"}
+    if event_id is not None:
+        message["event_id"] = event_id
     if instructions is not None:
         message["response"] = {"instructions": instructions}
     return _encode(message)
@@ -223,7 +225,10 @@ def _beta_session(options: SessionOptions, brief: Brief) -> dict[str, Any]:
         "input_audio_format": audio_format,
         "output_audio_format": audio_format,
         "turn_detection": _turn_detection(options),
+        "speed": options.speed,
     }
+    if options.noise_reduction:
+        session["input_audio_noise_reduction"] = {"type": options.noise_reduction}
     if options.transcription_model:
         session["input_audio_transcription"] = _transcription(options)
     return session

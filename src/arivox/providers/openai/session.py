@@ -93,8 +93,11 @@ class OpenAISession:
         early_frames = int(_EARLY_AUDIO_S * 1000 / 20)
         self._early: deque[bytes] = deque(maxlen=early_frames)
         self._response: str | None = None  # id of the answer in progress
-        self._asking: tuple[str | None] | None = None  # an answer asked for that has not begun
+        self._asks = 0
+        self._last_ask: tuple[str, str | None] = ("", None)  # its event id and instructions
+        self._asking = False  # the last ask has neither begun nor been refused
         self._dead: deque[str] = deque(maxlen=16)  # answers that were interrupted: their audio is late
+        self._spoken: deque[str] = deque(maxlen=16)  # the latest items that audio came for
         self._asked: deque[str | None] = deque()  # answers to ask for once the present one is done
         self._open_tools: set[str] = set()
         self._answer_tools = False
@@ -135,8 +138,7 @@ class OpenAISession:
             ) from None
         self._send(protocol.session_update(self._options, brief, self._dialect, _CONFIGURE))
         self._ready = True
-        while self._early:
-            self._append(self._early.popleft())
+        self._send_early()
         self._ask_next()
 
     def send_audio(self, data: bytes) -> None:
@@ -160,6 +162,10 @@ class OpenAISession:
                 self._dead.append(self._response)
             if cancel:
                 self._send(protocol.response_cancel())
+        if not cancel:
+            # The caller's turn brings an answer of its own; another would talk over them.
+            self._answer_tools = False
+            self._asked = deque(asked for asked in self._asked if asked is not None)
         if self._transcoder is not None:
             self._transcoder.restart()
         for cut in cuts:
@@ -207,6 +213,16 @@ class OpenAISession:
             self.counters.uplink_dropped_frames += socket.dropped
             await socket.close()
 
+    def _send_early(self) -> None:
+        """Send what the caller said meanwhile, in one message that is not dropped."""
+        early = b"".join(self._early)
+        self.counters.audio_out_frames += len(self._early)
+        self._early.clear()
+        if early:
+            if self._transcoder is not None:
+                early = self._transcoder.to_provider(early)
+            self._send(protocol.append(early))
+
     def _append(self, data: bytes) -> None:
         if self._socket is None:
             self.counters.uplink_dropped_frames += 1
@@ -223,14 +239,16 @@ class OpenAISession:
             return
         self.counters.messages_out += 1
         if self._debug:
-            log.debug("sent", origin=TO_PROVIDER, message=message[:2000].decode())
+            log.debug("sent", origin=TO_PROVIDER, message=message[:2000].decode(errors="replace"))
         self._socket.send(message)
 
     def _ask_next(self) -> None:
         # Only one answer at a time may be in progress.
-        if self._asked and self._ready and self._response is None and self._asking is None:
-            self._asking = (self._asked.popleft(),)
-            self._send(protocol.response_create(self._asking[0]))
+        if self._asked and self._ready and self._response is None and not self._asking:
+            self._asks += 1
+            self._last_ask = (f"ask-{self._asks}", self._asked.popleft())
+            self._asking = True
+            self._send(protocol.response_create(self._last_ask[1], self._last_ask[0]))
 
     def _answer_after_tools(self) -> None:
         if self._answer_tools and not self._open_tools and self._response is None:
@@ -264,6 +282,8 @@ class OpenAISession:
         text = f"the server closed the connection (code {code}{': ' + reason if reason else ''})"
         # The reason is "<type>.<code>" for a refusal of ours.
         error_code = reason.rpartition(".")[2] if code >= 3000 and "." in reason else str(code)
+        if self._opened is not None and self._opened.done() and self._opened.exception() is not None:
+            return  # connect() knows already
         if self._opened is not None and not self._opened.done():
             transient = code in _TRANSIENT_CLOSES
             self._opened.set_exception(
@@ -281,7 +301,13 @@ class OpenAISession:
             # Counted in the provider's own format: it must not pass the converter and touch its state.
             per_second = self._audio.rate if self._transcoder is None else 2 * _PCM_RATE
             self.counters.late_audio_ms += len(message.delta) * 1000 / per_second
+            if message.item_id not in self._spoken:
+                # It was interrupted before its first sound: nobody has heard of it.
+                self._spoken.append(message.item_id)
+                self._send(protocol.item_delete(message.item_id))
             return
+        if message.item_id not in self._spoken:
+            self._spoken.append(message.item_id)
         data = message.delta if self._transcoder is None else self._transcoder.to_link(message.delta)
         self.counters.audio_in_ms += self._audio.ms(len(data))
         self._on_event(AgentAudio(message.item_id, data))
@@ -311,7 +337,7 @@ class OpenAISession:
 
     def _on_response_created(self, message: protocol.ResponseMessage) -> None:
         self._response = message.response.id or ""
-        self._asking = None
+        self._asking = False
         self._on_event(ResponseStarted())
 
     def _on_output_item(self, message: protocol.OutputItem) -> None:
@@ -342,13 +368,23 @@ class OpenAISession:
             # Without its configuration the session would send another audio format: loud noise.
             error.fatal = True
         elif body.benign:
-            if body.code == protocol.ALREADY_ANSWERING and self._asking is not None:
-                # The server began an answer by itself at the same moment: ask again after it.
-                self._asked.appendleft(self._asking[0])
-                self._asking = None
+            if body.code == protocol.ALREADY_ANSWERING:
+                self._ask_collided(body.event_id)
             log.debug("a harmless race with the AI", origin=FROM_PROVIDER, error=str(error))
             return
         self._on_event(Fault(error))
+
+    def _ask_collided(self, event_id: str | None) -> None:
+        """The server began an answer by itself at the same moment as we asked for one.
+
+        A plain answer was all we wanted; what we want said is asked for again after it.
+        """
+        asked, instructions = self._last_ask
+        if event_id is not None and event_id != asked:
+            return
+        self._asking = False
+        if instructions is not None:
+            self._asked.appendleft(instructions)
 
 
 _STATUSES: Final = frozenset({"completed", "cancelled", "failed", "incomplete"})
