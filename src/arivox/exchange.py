@@ -254,7 +254,11 @@ class Exchange:
         self._timeline.add("agent.speaks", item=item_id, latency_ms=latency)
 
     def _on_drained(self) -> None:
-        self._watchdog.agent_quiet(time.monotonic())
+        now = time.monotonic()
+        self._watchdog.agent_quiet(now)
+        if self.session.busy:
+            # In the middle of an answer: its rest must come soon.
+            self._watchdog.answer_expected(now)
         self._maybe_quiet()
 
     # --- deadlines ---

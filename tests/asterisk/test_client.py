@@ -122,9 +122,6 @@ async def test_life_of_a_channel(asterisk: AsteriskInstance) -> None:
 
 
 @pytest.mark.asterisk
-@pytest.mark.xfail(
-    strict=True, raises=ChannelGoneError, reason="a variable that is not set counts as a channel gone"
-)
 async def test_variable_that_is_not_set(asterisk: AsteriskInstance) -> None:
     starts: asyncio.Queue[AnyEvent] = asyncio.Queue()
     async with (

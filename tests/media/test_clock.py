@@ -34,6 +34,9 @@ class Client:
     def stalled(self, ticks: int) -> None:
         self.given_up.append(ticks)
 
+    def broken(self) -> None:
+        raise AssertionError("its ticks do not fail")
+
 
 def added(pacer: HandPacer, count: int = 1) -> list[Client]:
     clients = [Client(pacer) for _ in range(count)]
@@ -202,6 +205,9 @@ class Counter:
         self._left -= ticks - 1
         self.tick(time.monotonic())
 
+    def broken(self) -> None:
+        raise AssertionError("its ticks do not fail")
+
 
 @pytest.mark.parametrize("timerfd", [True, False], ids=["timerfd", "loop"])
 async def test_the_real_timer_ticks_and_stops(timerfd: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,3 +234,29 @@ async def test_the_real_timer_ticks_and_stops(timerfd: bool, monkeypatch: pytest
     pacer.close()
     pacer.close()
     assert len(client.lateness) == seen
+
+
+class Faulty(Counter):
+    """Raises at its third tick."""
+
+    broke = False
+
+    def tick(self, now: float) -> None:
+        super().tick(now)
+        if len(self.lateness) == 3:
+            raise ValueError("a bug")
+
+    def broken(self) -> None:
+        self.broke = True
+
+
+def test_a_client_that_fails_is_stopped_and_the_others_go_on() -> None:
+    pacer = HandPacer()
+    faulty, others = Faulty(0), [Counter(0) for _ in range(8)]
+    for client in (faulty, *others):
+        pacer.add(client)
+    for slot in range(100):
+        pacer.to(slot + 0.1)
+    assert faulty.broke
+    assert len(faulty.lateness) == 3
+    assert {len(other.lateness) for other in others} == {25}

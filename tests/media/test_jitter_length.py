@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arivox.audio.format import ALAW, ULAW, AudioFormat
-from arivox.audio.g711 import encode
+from arivox.audio.g711 import Law, encode
 from arivox.media.rtp.jitter import JitterBuffer
 from arivox.media.rtp.packet import RtpPacket
 from arivox.testing.signal import tone
@@ -29,7 +29,7 @@ def test_pause_of_a_phone_that_sends_nothing_in_silence(pause: int, filled: int)
 
 @pytest.mark.parametrize("audio", [ULAW, ALAW])
 def test_silence_for_late_packets_is_taken_out_of_quiet_frames(audio: AudioFormat) -> None:
-    law = "alaw" if audio is ALAW else "ulaw"
+    law: Law = "alaw" if audio is ALAW else "ulaw"
     quiet = encode(tone(300, 0.02, level_dbfs=-50), law)
     loud = encode(tone(300, 0.02, level_dbfs=-20), law)
     buffer = JitterBuffer(audio)

@@ -143,7 +143,12 @@ class Recorder:
     def _fail(self, error: OSError) -> None:
         if self.failed is None:
             self.failed = error
-            log.error("the recording failed; the call goes on", file=str(self.path), error=str(error))
+            log.error(
+                "the recording failed; the call goes on",
+                file=str(self.path),
+                error=str(error),
+                setting="RECORDINGS_DIR",
+            )
 
     # --- in the worker thread ---
 
