@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -80,3 +82,23 @@ def longest_silence_s(pcm: Pcm) -> float:
         edges += [start, end]
     edges.append(len(pcm) * 1000 / RATE)
     return max(edges[index + 1] - edges[index] for index in range(2, len(edges), 2)) / 1000
+
+
+async def hear_fallback(phone: SipPhone, *, after: float = 0.0, timeout: float = 6.0) -> Pcm:
+    """Wait until the 1004 Hz of the dialplan's fallback are heard for half a second, and hang up.
+
+    Return what was heard from ``after`` on. Raises TimeoutError where they do not come.
+    """
+    packets = 0
+
+    def lasts(pcm: Pcm) -> bool:
+        nonlocal packets
+        # 160 samples tell 1004 Hz from the 480 and 620 Hz of the congestion tone.
+        alone = signal.tone_level_db(pcm, 1004) > -30 and signal.tone_level_db(pcm, 550) < -40
+        packets = packets + 1 if alone else 0
+        return packets == 25
+
+    await phone.wait_heard(after=after, predicate=lasts, timeout=timeout)
+    heard = phone.heard_between(after, time.monotonic()).pcm
+    await phone.hangup()
+    return heard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack
@@ -96,7 +97,7 @@ class Rig:
         )
         await self._stack.enter_async_context(self.emulator)
         first, last = ports.free_udp_range(self._port_count)
-        values = {
+        values: dict[str, Any] = {
             "ari_url": self.asterisk.ari_url,
             "ari_username": self.asterisk.ari_user,
             "ari_password": self.asterisk.ari_password,
@@ -242,12 +243,12 @@ class Rig:
         if timeline not in self.timelines:
             self.timelines.append(timeline)
         told = {name: value for name, value in entry.data.items() if value}
-        print(f"{time.monotonic():.3f} [{timeline.call_id} {entry.ms} ms] {entry.kind} {told}")
+        _show(f"[{timeline.call_id} {entry.ms} ms] {entry.kind} {told}")
 
     def _keep(self, _: Any, __: str, event: MutableMapping[str, Any]) -> str:
         self.log.append(dict(event))
         if event["event"] != "call ended":  # the timeline tells the same
-            print(f"{time.monotonic():.3f} {dict(event)}")
+            _show(str(dict(event)))
         raise structlog.DropEvent
 
     async def _asterisk_leftovers(self) -> list[str]:
@@ -283,12 +284,16 @@ class Rig:
     def _unexpected(self) -> list[str]:
         found = [f"the event loop was told: {context}" for context in self._loop_errors]
         complaints = [line for line in self.log if line["level"] in ("warning", "error", "critical")]
-        for line in complaints:
-            if not any(text in str(line["event"]) for text in self.expect_log):
-                found.append(f"logged without need: {line}")
-        for text in self.expect_log:
-            if not any(text in str(line["event"]) for line in complaints):
-                found.append(f"not logged: {text}")
+        found += [
+            f"logged without need: {line}"
+            for line in complaints
+            if not any(text in str(line["event"]) for text in self.expect_log)
+        ]
+        found += [
+            f"not logged: {text}"
+            for text in self.expect_log
+            if not any(text in str(line["event"]) for line in complaints)
+        ]
         return found
 
 
@@ -311,6 +316,11 @@ class SteadyEcho(Echo):
             audio = self._input.input_format
             super().audio(audio.silence * (audio.bytes_for(self.LEAD_MS) // audio.sample_bytes), now)
         super().audio(data, now)
+
+
+def _show(line: str) -> None:
+    """Leave a line for pytest to show where a test fails."""
+    sys.stdout.write(f"{time.monotonic():.3f} {line}\n")
 
 
 def tcp_port_nobody_serves() -> int:

@@ -180,7 +180,7 @@ async def test_late_audio_never_plays(asterisk: AsteriskInstance) -> None:
         response = stage.session.responses[0]
         began = await phone.wait_heard()
         await asyncio.sleep(0.5)
-        # Written by hand: the emulator itself would stop to speak in the same instant, as the service does not.
+        # Written by hand: by itself the emulator stops to speak in the same instant, as the service does not.
         await stage.send(
             {"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": "item_x"}
         )
