@@ -88,7 +88,7 @@ class Call:
         self._ended: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
         self._caller_present = True
         self._released = False
-        self._answered = False
+        self._talking = False  # the media path was up
         self._creating: set[asyncio.Task[Any]] = set()
         self._link: RtpLink | None = None
         self._exchange: Exchange | None = None
@@ -193,6 +193,7 @@ class Call:
             await self._build_media(link, audio)
             self._record(audio)
             link.start(self._on_caller_audio, self._recorder)
+            self._talking = True
             self.timeline.add("media.up", codec=audio.name, port=link.port)
         except PortsExhaustedError as error:
             log.error("a caller cannot be served", error=str(error))
@@ -247,7 +248,6 @@ class Call:
 
     async def _answer(self) -> None:
         await self._ari.answer(self.channel.id)
-        self._answered = True
         self.timeline.add("call.answered")
 
     def _asterisk_address(self, external: Channel) -> tuple[str, int] | None:
@@ -320,7 +320,8 @@ class Call:
     async def _release_caller(self, reason: EndReason) -> None:
         if not self._caller_present:
             return
-        audible = reason.failure and self._answered and reason is not EndReason.SHUTDOWN
+        # A call that never spoke goes on in the dialplan at once: there is nothing to explain.
+        audible = reason.failure and self._talking and reason is not EndReason.SHUTDOWN
         if audible and self._settings.failure_media:
             await self._play_failure()
         if reason.failure or self._settings.after_call == "continue":
