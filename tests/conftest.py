@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 import uvloop
 
 from arivox.testing.asterisk import AsteriskInstance
+from arivox.testing.child import Child
 
 _ON_UVLOOP = frozenset({"integration", "asterisk", "providers"})
 
@@ -31,3 +34,26 @@ def asterisk() -> Iterator[AsteriskInstance]:
     """One Asterisk for the whole run."""
     with AsteriskInstance() as instance:
         yield instance
+
+
+@pytest.fixture(scope="session", autouse=True)
+def calls_in_real_time(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[float], tuple[int | None, str]] | None]:
+    """Begin, where they are wanted, the calls that take their time: they wait more than they work.
+
+    Yield what waits for their end, at most so many seconds, and returns pytest's exit status and output.
+    """
+    if not any(item.path.name == "test_realtime.py" for item in request.session.items):
+        yield None
+        return
+    output = tmp_path_factory.mktemp("realtime") / "output.txt"
+    file = Path(__file__).with_name("integration") / "realtime.py"
+    child = Child([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(file)], output=output)
+
+    def end(timeout: float) -> tuple[int | None, str]:
+        child.wait(timeout)
+        return child.exit_status, output.read_text(encoding="utf-8", errors="replace")
+
+    yield end
+    child.stop()

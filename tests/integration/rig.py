@@ -18,10 +18,10 @@ from arivox.audio.g711 import Law
 from arivox.call import Call
 from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.echo import Echo
-from arivox.emulator.openai.session import OpenAISession
 from arivox.emulator.record import Record
 from arivox.emulator.script import Script, Stage
 from arivox.emulator.server import Connection, EmulatorServer
+from arivox.emulator.session import Session
 from arivox.service import Service
 from arivox.settings import Settings
 from arivox.testing import ports
@@ -231,7 +231,7 @@ class Rig:
         """Return what Asterisk's console answers."""
         return await asyncio.to_thread(self.asterisk.cli, command)
 
-    async def status_of(self, extension: str = "700") -> str:
+    async def status_of(self) -> str:
         """Return the ARIVOX_STATUS that the dialplan saw last."""
         lines = [line for line in self.asterisk.full_log().splitlines() if "ARIVOX_STATUS=" in line]
         seen = [line.rpartition("ARIVOX_STATUS=")[2].split()[0] for line in lines if "NoOp(" in line]
@@ -306,9 +306,9 @@ class SteadyEcho(Echo):
         super().__init__()
         self._led = False
 
-    def opened(self, session: OpenAISession, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Connection, now: float) -> None:
         super().opened(session, connection, now)
-        self._input = session.config
+        self._input = session
 
     def audio(self, data: bytes, now: float) -> None:
         if not self._led:

@@ -26,7 +26,7 @@ SILENT_WITHIN_S = 0.040
 
 def in_format(stage: Stage, stream: MarkedStream) -> bytes:
     """Return the stream in the session's output format."""
-    audio = stage.session.config.output_format
+    audio = stage.session.output_format
     return sound.encode(stream.pcm(audio.rate), audio)
 
 
@@ -61,7 +61,7 @@ def changes(stage: Stage) -> list[dict[str, Any]]:
 
 async def greet(stage: Stage) -> None:
     await stage.wait_for("response.create")
-    await stage.say(sound.tone(stage.session.config.output_format, 200))
+    await stage.say(sound.tone(stage.session.output_format, 200))
 
 
 async def interrupt(phone: SipPhone, stage: Stage, began: float, after_s: float) -> Interruption:
@@ -99,7 +99,7 @@ async def test_agent_is_silent_at_once(
             await stage.wait_for("response.create")
         asked = time.monotonic()
         await stage.say(in_format(stage, ANSWER), speed=speed, wait=False)
-        response = stage.session.responses[-1]
+        response = stage.openai.responses[-1]
         began = await phone.wait_heard(after=asked)
         cut = await interrupt(phone, stage, began, 0.7)
         assert response.status == ("cancelled" if speed < 10 else "completed")
@@ -130,7 +130,7 @@ async def test_voice_of_the_caller_interrupts(asterisk: AsteriskInstance) -> Non
         await stage.record.wait("input_audio_buffer.speech_stopped", sent=True)
         cut = Interruption(phone, began, told, changes(stage))
         cut.assert_silent_in_time()
-        cut.assert_truncated_as_heard(stage.session.responses[0].items[0].id, ANSWER, time.monotonic())
+        cut.assert_truncated_as_heard(stage.openai.responses[0].items[0].id, ANSWER, time.monotonic())
         await stage.say(in_format(stage, NEXT))
         answered = told + 0.1
         await phone.wait_heard(after=answered)
@@ -145,7 +145,7 @@ async def test_item_that_was_never_heard_is_deleted(asterisk: AsteriskInstance) 
         await stage.wait_for("response.create")
         await stage.say(in_format(stage, ANSWER), speed=100, end=False)
         await stage.say(in_format(stage, NEXT), speed=100)
-        first, second = stage.session.responses[0].items
+        first, second = stage.openai.responses[0].items
         began = await phone.wait_heard()
         cut = await interrupt(phone, stage, began, 0.5)
         await stage.record.until(lambda: len(changes(stage)) == 2)
@@ -177,7 +177,7 @@ async def test_late_audio_never_plays(asterisk: AsteriskInstance) -> None:
         stage = await rig.stage()
         await stage.wait_for("response.create")
         await stage.say(in_format(stage, ANSWER), speed=2, sizes=[800], wait=False)
-        response = stage.session.responses[0]
+        response = stage.openai.responses[0]
         began = await phone.wait_heard()
         await asyncio.sleep(0.5)
         # Written by hand: by itself the emulator stops to speak in the same instant, as the service does not.
@@ -204,6 +204,30 @@ async def test_late_audio_never_plays(asterisk: AsteriskInstance) -> None:
         assert rig.counters()["ai_late_audio_ms"] >= 500
 
 
+async def test_late_item_of_an_interrupted_answer_never_plays(asterisk: AsteriskInstance) -> None:
+    async with Rig(asterisk, Script) as rig:
+        phone = await rig.dial()
+        stage = await rig.stage()
+        await stage.wait_for("response.create")
+        await stage.say(in_format(stage, ANSWER), speed=100, end=False)
+        response = stage.openai.responses[0]
+        await phone.wait_heard()
+        await stage.send(
+            {"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": "item_x"}
+        )
+        told = time.monotonic()
+        await stage.say(in_format(stage, NEXT), speed=100, end=False)
+        assert len(response.items) == 2
+        await phone.wait_silence(300)
+        assert_silent(phone.heard_between(told + SILENT_WITHIN_S, time.monotonic()).pcm)
+        response.cancel("turn_detected", time.monotonic())
+        answered = time.monotonic()
+        await stage.say(in_format(stage, NEXT))
+        await phone.wait_heard(after=answered)
+        await phone.wait_silence(150)
+        assert_whole(phone.heard_between(answered, time.monotonic()).pcm, NEXT)
+
+
 async def test_interruptions_one_after_another(asterisk: AsteriskInstance) -> None:
     async with Rig(asterisk, Script) as rig:
         phone = await rig.dial()
@@ -212,7 +236,7 @@ async def test_interruptions_one_after_another(asterisk: AsteriskInstance) -> No
         for count in range(1, 5):
             asked = time.monotonic()
             await stage.say(in_format(stage, ANSWER), speed=5, wait=False)
-            item = stage.session.responses[-1].items[0]
+            item = stage.openai.responses[-1].items[0]
             began = await phone.wait_heard(after=asked)
             await asyncio.sleep(0.3)
             await stage.speech_started()

@@ -50,7 +50,7 @@ def starts_ms(pcm: Pcm) -> list[float]:
 async def agent_tone(stage: Stage, phone: SipPhone) -> float:
     """Let the agent hum; return when the phone heard the first of it."""
     asked = time.monotonic()
-    await stage.say(sound.tone(stage.session.config.output_format, TONE_S * 1000, AGENT_HZ))
+    await stage.say(sound.tone(stage.session.output_format, TONE_S * 1000, AGENT_HZ))
     return await phone.wait_heard(after=asked)
 
 
@@ -125,7 +125,7 @@ async def test_barge_in_is_silence_on_the_right(asterisk: AsteriskInstance, tmp_
         phone = await rig.dial()
         stage = await rig.stage()
         await stage.wait_for("response.create")
-        await stage.say(sound.tone(stage.session.config.output_format, 5000, AGENT_HZ), speed=10, wait=False)
+        await stage.say(sound.tone(stage.session.output_format, 5000, AGENT_HZ), speed=10, wait=False)
         await phone.wait_heard()
         await asyncio.sleep(0.5)
         said = phone.play(signal.tone(CALLER_HZ, 0.6))

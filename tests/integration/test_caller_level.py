@@ -35,7 +35,7 @@ async def heard_by_ai(rig: Rig, said: Pcm, law: Law = "ulaw") -> tuple[bytes, by
     first = utterance.first_packet_at
     assert first is not None
     sent = b"".join(packet.payload for packet in phone.sent if packet.time >= first)
-    assert stage.session.config.input_format.name == law
+    assert stage.session.input_format.name == law
     return sent[: len(said)], bytes(stage.record.audio_received)
 
 

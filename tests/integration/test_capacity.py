@@ -23,7 +23,7 @@ async def assert_greeted(rig: Rig, count: int) -> None:
     phone = await rig.dial()
     stage = await rig.stage(count)
     await stage.wait_for("response.create")
-    await stage.say(sound.encode(GREETING.pcm(), stage.session.config.output_format))
+    await stage.say(sound.encode(GREETING.pcm(), stage.session.output_format))
     await phone.wait_heard()
     await phone.wait_silence(150)
     assert_whole(phone.heard().pcm, GREETING)

@@ -22,7 +22,7 @@ GREETING = MarkedStream(0.6)
 
 
 async def say(stage: Stage) -> None:
-    await stage.say(sound.encode(GREETING.pcm(), stage.session.config.output_format), end=False)
+    await stage.say(sound.encode(GREETING.pcm(), stage.session.output_format), end=False)
 
 
 def reconnect(rig: Rig) -> None:

@@ -19,7 +19,7 @@ async def test_keys_do_not_disturb_the_agent_and_are_noted(asterisk: AsteriskIns
         phone = await rig.dial()
         stage = await rig.stage()
         await stage.wait_for("response.create")
-        tone = sound.encode(signal.tone(1013, 2.0), stage.session.config.output_format)
+        tone = sound.encode(signal.tone(1013, 2.0), stage.session.output_format)
         await stage.say(tone, speed=4, wait=False)
         await phone.wait_heard()
         await phone.dtmf("15#", duration_ms=120)
@@ -45,7 +45,7 @@ async def test_key_while_the_caller_speaks_reaches_nobody_as_sound(asterisk: Ast
         await said.done()
         await stage.wait_audio(300)
         await until(lambda: bool(rig.timelines[0].find("caller.dtmf")), "the key")
-        heard = sound.decode(stage.record.audio_received[before:], stage.session.config.input_format)
+        heard = sound.decode(stage.record.audio_received[before:], stage.session.input_format)
         for hz in (852, 1477):  # the two tones of a 9 (ITU-T Q.23)
             assert signal.tone_level_db(heard, hz) < -50
         assert signal.tone_level_db(heard, 413) > -20

@@ -26,7 +26,7 @@ Scenario = Callable[[Stage], Awaitable[object]]
 
 
 async def say(stage: Stage, stream: MarkedStream = ANSWER, **options: Any) -> None:
-    await stage.say(sound.encode(stream.pcm(), stage.session.config.output_format), **options)
+    await stage.say(sound.encode(stream.pcm(), stage.session.output_format), **options)
 
 
 async def hear_greeting(phone: SipPhone, stage: Stage) -> None:
@@ -278,7 +278,7 @@ async def test_stalled_answer_is_asked_for_again(asterisk: AsteriskInstance) -> 
         phone, stage = await greeted(rig)
         await stage.speech_started()
         await stage.speech_stopped()
-        stalled = stage.session.active
+        stalled = stage.openai.active
         assert stalled is not None
         answered = time.monotonic()
         await stage.wait_for("response.create", timeout=3)
@@ -356,7 +356,7 @@ async def test_nonsense_does_not_disturb_the_call(asterisk: AsteriskInstance) ->
         phone = await rig.dial()
         stage = await rig.stage()
         await stage.wait_for("response.create")
-        audio = stage.session.config.output_format
+        audio = stage.session.output_format
         tone = sound.encode(signal.tone(1013, 2.0), audio)
         await stage.say(tone, speed=2, wait=False)
         for item in [*GARBAGE, *HARMLESS]:

@@ -169,7 +169,7 @@ async def test_failed_transcription_does_no_harm(asterisk: AsteriskInstance) -> 
         phone, stage = await greeted(rig)
         await stage.speech_started()
         item = await stage.speech_stopped()
-        stage.session.transcription_failed(item, "unintelligible")
+        stage.openai.transcription_failed(item, "unintelligible")
         begun = time.monotonic()
         await stage.say("Pardon?", speed=20)
         await phone.wait_heard(after=begun)

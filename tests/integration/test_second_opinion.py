@@ -48,7 +48,7 @@ async def test_tone_comes_back_and_the_caller_hangs_up(
 async def test_agent_speaks_its_last_word_and_hangs_up(asterisk: AsteriskInstance, tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         await stage.wait_for("response.create")
-        audio = sound.encode(GOODBYE.pcm(), stage.session.config.output_format)
+        audio = sound.encode(GOODBYE.pcm(), stage.session.output_format)
         await stage.say(audio, speed=10, end=False)
         await stage.call("end_call", {})
 

@@ -38,14 +38,14 @@ async def test_g711_comes_back_as_it_was(asterisk: AsteriskInstance) -> None:
         assert phone.heard().missing() == []
     assert {packet.payload_type for packet in mu.received} == {0}
     assert {packet.payload_type for packet in a.received} == {8}
-    formats = [connection.session.config.input_format.name for connection in rig.emulator.sessions]
+    formats = [connection.session.input_format.name for connection in rig.emulator.sessions]
     assert sorted(formats) == ["alaw", "ulaw"], "the bytes need no conversion anywhere"
 
 
 async def test_24_khz_both_ways_is_clean(asterisk: AsteriskInstance) -> None:
     async with Rig(asterisk, SteadyEcho, openai_audio_format="pcm") as rig:
         mu, a = await asyncio.gather(say_and_hear(rig, 1013, "ulaw"), say_and_hear(rig, 2913, "alaw"))
-        assert rig.emulator.session.session.config.input_format.rate == 24000
+        assert rig.emulator.session.session.input_format.rate == 24000
     assert_clean_tone(mu.heard().pcm, 1013, SECONDS)
     assert_clean_tone(a.heard().pcm, 2913, SECONDS)
 

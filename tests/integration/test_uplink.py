@@ -29,7 +29,7 @@ FRAME_MS = 20.0
 
 def heard_by_ai(stage: Stage) -> Pcm:
     """Return all that reached the AI, at 8 kHz."""
-    audio = stage.session.config.input_format
+    audio = stage.session.input_format
     return sound.resample(sound.decode(stage.record.audio_received, audio), audio.rate, RATE)
 
 
@@ -38,7 +38,7 @@ async def dial(rig: Rig) -> tuple[SipPhone, Stage]:
     phone = await rig.dial()
     stage = await rig.stage(len(rig.timelines))
     await stage.wait_for("response.create")
-    await stage.say(sound.tone(stage.session.config.output_format, 100))
+    await stage.say(sound.tone(stage.session.output_format, 100))
     await stage.wait_audio(100)
     return phone, stage
 
@@ -88,7 +88,7 @@ async def test_stall_stays_bounded_when_other_messages_are_sent(asterisk: Asteri
     async with Rig(asterisk, Script, openai_audio_format="pcm") as rig:
         shrink_receive_buffer(rig)
         phone, stage = await dial(rig)
-        await stage.say(sound.tone(stage.session.config.output_format, 6000), speed=100)
+        await stage.say(sound.tone(stage.session.output_format, 6000), speed=100)
         await phone.wait_heard()
         await stage.stop_reading()
         stalled_frames = rig.calls[0]._exchange.session.counters.audio_out_frames  # type: ignore[union-attr]
