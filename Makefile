@@ -50,7 +50,7 @@ bench: setup
 
 # Rewrites the lock from pyproject.toml. No registry address ends up in it.
 lock:
-	@$(PYTHON) -m uv pip compile pyproject.toml --group dev --extra speech --extra redis --universal \
+	@$(PYTHON) -m uv pip compile pyproject.toml --group dev --extra speech --extra redis --extra vertex --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o $(LOCK)
 
 clean:
