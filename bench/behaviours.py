@@ -12,12 +12,12 @@ import numpy as np
 
 from arivox.audio import g711
 from arivox.emulator import sound
+from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.connection import Connection
 from arivox.emulator.echo import Echo
-from arivox.emulator.openai.messages import AnyClientEvent, ItemDelete, ItemTruncate
-from arivox.emulator.openai.response import Response
-from arivox.emulator.openai.session import OpenAISession
+from arivox.emulator.openai.messages import ItemDelete, ItemTruncate
+from arivox.emulator.session import Session
 from arivox.testing import signal
 from arivox.testing.marked import MarkedStream
 
@@ -66,24 +66,24 @@ class Speaker(Behaviour):
 
     def __init__(self, note: TakeNote) -> None:
         self._note = note
-        self._opened: OpenAISession | None = None
+        self._opened: Session | None = None
 
     @property
-    def session(self) -> OpenAISession:
+    def session(self) -> Session:
         """Return the session, which is open."""
         if self._opened is None:
             raise RuntimeError("the session is not open yet")
         return self._opened
 
-    def opened(self, session: OpenAISession, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Connection, now: float) -> None:
         """Keep the session."""
         self._opened = session
 
-    def tone(self, response: Response, hz: float, seconds: float, speed: float) -> None:
+    def tone(self, response: Answer, hz: float, seconds: float, speed: float) -> None:
         """Say a tone as the whole answer, and note its frequency."""
-        self.speak(response, sound.tone(response.shape.audio_format, seconds * 1000, hz), speed, hz)
+        self.speak(response, sound.tone(response.audio_format, seconds * 1000, hz), speed, hz)
 
-    def speak(self, response: Response, audio: bytes, speed: float, value: float = 0.0) -> None:
+    def speak(self, response: Answer, audio: bytes, speed: float, value: float = 0.0) -> None:
         """Say ``audio`` as the whole answer, ``speed`` times as fast as real time."""
         at = time.monotonic()
         self._note("delta", at, value)
@@ -99,7 +99,7 @@ class Monologue(Speaker):
         self._seconds = seconds
         self._speed = speed
 
-    def wanted(self, response: Response, now: float) -> None:
+    def wanted(self, response: Answer, now: float) -> None:
         """Say an answer, and plan the next."""
         self.tone(response, 450.0, self._seconds, self._speed)
         self.session.timers.at(now + self._seconds - _NEXT_ANSWER_EARLY_S, self._again)
@@ -115,7 +115,7 @@ class Greeter(Speaker):
         super().__init__(note)
         self._left = iter(signal.PROBES_HZ[: answers + 1])
 
-    def wanted(self, response: Response, now: float) -> None:
+    def wanted(self, response: Answer, now: float) -> None:
         """Say the next answer at once, and plan the one after it."""
         hz = next(self._left, None)
         if hz is None:
@@ -150,20 +150,20 @@ class Reader(Speaker):
         self._interrupt_s = interrupt_s
         self._greeted = in_greeting
 
-    def wanted(self, response: Response, now: float) -> None:
+    def wanted(self, response: Answer, now: float) -> None:
         """Read, or greet first."""
         if not self._greeted:
             self._greeted = True
             self.tone(response, signal.PROBES_HZ[0], 0.2, 10.0)
             self.session.timers.at(now + 0.5, self._caller_asks)
             return
-        pcm = MarkedStream(self._seconds).pcm(response.shape.audio_format.rate)
-        self.speak(response, sound.encode(pcm, response.shape.audio_format), self._speed)
+        pcm = MarkedStream(self._seconds).pcm(response.audio_format.rate)
+        self.speak(response, sound.encode(pcm, response.audio_format), self._speed)
         if self._interrupt_s is not None:
             # At any phase of the packet clock.
             self.session.timers.at(now + self._interrupt_s + random.uniform(0, 0.02), self._interrupt)
 
-    def event(self, event: AnyClientEvent, now: float) -> None:
+    def event(self, event: object, now: float) -> None:
         """Note what the client says it played."""
         if isinstance(event, ItemTruncate):
             self._note("truncate", now, event.audio_end_ms)

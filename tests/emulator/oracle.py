@@ -9,10 +9,12 @@ from openai.types.beta.realtime import RealtimeServerEvent as BetaServerEvent
 from openai.types.realtime import RealtimeClientEventParam, RealtimeServerEvent
 from pydantic import BaseModel, TypeAdapter
 
+from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
-from arivox.emulator.openai import OpenAISession, Options, Response
+from arivox.emulator.openai import OpenAISession, Options
 from arivox.emulator.openai.conversation import Item
 from arivox.emulator.record import Frame, Record
+from arivox.emulator.session import Turn
 
 
 def _by_type(union: Any) -> dict[str, type[BaseModel]]:
@@ -43,14 +45,15 @@ class Passive(Behaviour):
 
     def __init__(self, *, listens: bool = False) -> None:
         self.listens = listens
-        self.responses: list[Response] = []
+        self.responses: list[Answer] = []
         self.items: list[Item] = []
         self.interruptions: list[float] = []
 
-    def wanted(self, response: Response, now: float) -> None:
+    def wanted(self, response: Answer, now: float) -> None:
         self.responses.append(response)
 
-    def heard(self, item: Item, now: float) -> None:
+    def heard(self, item: Turn, now: float) -> None:
+        assert isinstance(item, Item)
         self.items.append(item)
 
     def interrupted(self, now: float) -> None:
@@ -78,7 +81,7 @@ class Desk:
         )
         self.session.open(self.now)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, *, binary: bool = False) -> None:
         event = msgspec.json.decode(data)
         assert_valid(event, beta=self._options.beta)
         self.events.append(event)
@@ -86,6 +89,9 @@ class Desk:
 
     def close(self, code: int, reason: str) -> None:
         self.closed = (code, reason)
+
+    def abort(self) -> None:
+        raise AssertionError("nobody asked for it")
 
     def _wake(self, when: float) -> None:
         self._due = when

@@ -307,7 +307,7 @@ def test_sizes_and_speed_can_be_given() -> None:
 def test_formats_of_the_two_directions_are_independent(name: str, form: Any) -> None:
     desk = Desk()
     desk.update(audio={"output": {"format": {"type": name}}})
-    assert desk.session.config.input_format is SLIN24
+    assert desk.session.input_format is SLIN24
     events = answer(desk, sound.tone(form, 1000))
     assert events[-2]["response"]["usage"]["output_token_details"]["audio_tokens"] == 20
     assert events[0]["response"]["audio"]["output"]["format"]["type"] == name
@@ -749,7 +749,7 @@ def test_the_beta_dialect_speaks_the_old_names() -> None:
     [updated] = desk.tell({"type": "session.update", "session": wanted})
     assert updated["session"]["input_audio_format"] == "g711_ulaw"
     assert updated["session"]["turn_detection"]["silence_duration_ms"] == 400
-    assert desk.session.config.output_format is ALAW
+    assert desk.session.output_format is ALAW
     desk.tell({"type": "response.create", "response": {"modalities": ["audio", "text"]}})
     response = desk.behaviour.responses[0]
     response.say(sound.tone(ALAW, 300), "Hi", desk.now)

@@ -19,7 +19,7 @@ from arivox.emulator import sound
 from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.brain import Brain
 from arivox.emulator.dialogue import Dialogue
-from arivox.emulator.openai import Options
+from arivox.emulator.openai import OpenAISession, Options
 from arivox.emulator.script import Script
 from arivox.emulator.server import EmulatorServer
 
@@ -148,7 +148,9 @@ async def test_a_spoken_turn(form: Any, name: Any) -> None:
             item_id=cast(str, item.id), content_index=0, audio_end_ms=100
         )
         await until(connection, "conversation.item.truncated")
-        told = server.session.session.conversation.truncations
+        session = server.session.session
+        assert isinstance(session, OpenAISession)
+        told = session.conversation.truncations
         assert [(cut.item_id, cut.audio_end_ms) for cut in told] == [(item.id, 100)]
 
 

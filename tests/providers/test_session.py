@@ -275,7 +275,7 @@ async def test_24_khz_in_pieces_of_any_size_is_the_same_sound(size: int) -> None
     async with line(openai_audio_format="pcm") as made:
         made.session.speak()
         await made.record.wait("response.create")
-        audio = sound.tone(made.stage.session.config.output_format, 200, 1000)
+        audio = sound.tone(made.stage.session.output_format, 200, 1000)
         whole = audio[: len(audio) // size * size] if size % 2 else audio
         await made.stage.say(whole, sizes=[size], speed=float("inf"))
         await made.until(AgentAudioDone)

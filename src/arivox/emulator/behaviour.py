@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from arivox.emulator.answer import Answer
     from arivox.emulator.connection import Connection
-    from arivox.emulator.openai.conversation import Item
-    from arivox.emulator.openai.messages import AnyClientEvent
-    from arivox.emulator.openai.response import Response
-    from arivox.emulator.openai.session import OpenAISession
+    from arivox.emulator.session import Session, Turn
 
 
 class Behaviour:
@@ -21,28 +19,28 @@ class Behaviour:
     listens = False
     """Whether the session finds the caller's turns in the audio (server VAD)."""
     greets = True
-    """Whether the session sends ``session.created`` by itself as soon as the socket is open."""
+    """Whether the session says by itself that it is ready (``session.created`` and its like)."""
     answers = True
-    """Whether ``response.create`` makes a response by itself."""
+    """Whether a client that asks for a response gets one by itself."""
     http_status = 101
     """Anything else refuses the WebSocket upgrade with this status."""
 
-    def opened(self, session: OpenAISession, connection: Connection, now: float) -> None:
-        """Begin: the socket is open, and ``session.created`` is sent if ``greets``."""
+    def opened(self, session: Session, connection: Connection, now: float) -> None:
+        """Begin: the socket is open."""
 
-    def event(self, event: AnyClientEvent, now: float) -> None:
+    def event(self, event: object, now: float) -> None:
         """Take note of a client event, after the session has handled it; audio does not come here."""
 
     def audio(self, data: bytes, now: float) -> None:
         """Take the audio of one append, in the session's input format."""
 
-    def wanted(self, response: Response, now: float) -> None:
+    def wanted(self, response: Answer, now: float) -> None:
         """Fill ``response``, which was just created: ``say``, ``call``, then ``end``."""
 
     def interrupted(self, now: float) -> None:
         """Take note that the caller began to speak, after any running response was cancelled."""
 
-    def heard(self, item: Item, now: float) -> None:
+    def heard(self, item: Turn, now: float) -> None:
         """Take the caller's finished turn; a response may be wanted right after."""
 
     async def closed(self) -> None:

@@ -13,9 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from arivox.emulator.behaviour import Behaviour
-from arivox.emulator.openai import OpenAISession, Options
-from arivox.emulator.openai.admission import Refusal
 from arivox.emulator.record import Record
+from arivox.emulator.session import Session
 
 _CLOSE_TIMEOUT_S: Final = 2.0
 _EARLY_S: Final = 0.0005  # event loops round timers to the millisecond, either way
@@ -31,9 +30,7 @@ class Connection(WSListener):
         path: str,
         headers: dict[str, str],
         *,
-        options: Options,
         keep_audio: bool,
-        refusal: Refusal | None,
         on_change: Callable[[Connection], None],
     ) -> None:
         """``on_change`` is called when the socket is open, and when it is gone (``gone`` is true then)."""
@@ -43,14 +40,8 @@ class Connection(WSListener):
         self.headers = headers
         """The headers of the upgrade request, names in lower case."""
         self.record = Record(keep_audio=keep_audio)
-        self.session = OpenAISession(
-            behaviour,
-            self,
-            self.record,
-            self._wake,
-            model=self.query.get("model", ""),
-            options=options,
-        )
+        self.session: Session
+        """Set before the socket opens."""
         self.gone = False
         self.ended = asyncio.Event()
         """Set when the socket is gone and the behaviour has stopped."""
@@ -59,12 +50,11 @@ class Connection(WSListener):
         self.close_reason = ""
         self.failures: list[Exception] = []
         """What went wrong in session or behaviour: mistakes, not refusals."""
-        self._refusal = refusal
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
         self._transport: WSTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._held: list[bytes] | None = None
+        self._held: list[tuple[bytes, bool]] | None = None
         self._partial = bytearray()
         self._partial_text = True
 
@@ -73,12 +63,12 @@ class Connection(WSListener):
 
     # Wire
 
-    def send(self, data: bytes) -> None:
-        """Write one text frame, or hold it while stalled."""
+    def send(self, data: bytes, *, binary: bool = False) -> None:
+        """Write one frame, or hold it while stalled."""
         if self._held is not None:
-            self._held.append(data)
+            self._held.append((data, binary))
         elif self._transport is not None:
-            self._transport.send(WSMsgType.TEXT, data)
+            self._transport.send(WSMsgType.BINARY if binary else WSMsgType.TEXT, data)
 
     def close(self, code: int, reason: str) -> None:
         """Write a close frame; the socket goes when the client answers, or after 2 s."""
@@ -96,8 +86,8 @@ class Connection(WSListener):
     def resume(self) -> None:
         """Send what was held, and go on."""
         held, self._held = self._held, None
-        for data in held or ():
-            self.send(data)
+        for data, binary in held or ():
+            self.send(data, binary=binary)
 
     def stop_reading(self) -> None:
         """Leave the client's bytes in the socket, so that its own send buffer fills."""
@@ -119,19 +109,16 @@ class Connection(WSListener):
     # picows
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Begin the session, or refuse it the way the service does."""
+        """Begin the session."""
         self._transport = transport
         self._on_change(self)
-        if self._refusal is not None:
-            self.session.fatal(self._refusal.error, self._refusal.close_code)
-        else:
-            self._guard(self._open, time.monotonic())
+        self._guard(self._open, time.monotonic())
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Hand a message to the session."""
         kind = frame.msg_type
-        if kind == WSMsgType.TEXT and frame.fin:
-            self._receive(frame.get_payload_as_bytes(), text=True)
+        if kind in {WSMsgType.TEXT, WSMsgType.BINARY} and frame.fin:
+            self._receive(frame.get_payload_as_bytes(), text=kind == WSMsgType.TEXT)
         elif kind == WSMsgType.CLOSE:
             self.close_code = cast("int", frame.get_close_code()) or _NO_CODE
             self.close_reason = frame.get_close_reason() or ""
@@ -165,7 +152,8 @@ class Connection(WSListener):
 
     def _open(self, now: float) -> None:
         self.session.open(now)
-        self.behaviour.opened(self.session, self, now)
+        if not self.session.closed:
+            self.behaviour.opened(self.session, self, now)
 
     def _receive(self, data: bytes, *, text: bool) -> None:
         if self.session.closed:
@@ -173,7 +161,8 @@ class Connection(WSListener):
         receive = self.session.receive_text if text else self.session.receive_binary
         self._guard(receive, data, time.monotonic())
 
-    def _wake(self, when: float) -> None:
+    def wake(self, when: float) -> None:
+        """Have the session ticked at ``when`` (monotonic seconds)."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(max(when - time.monotonic(), 0), self._tick)

@@ -11,15 +11,14 @@ import msgspec
 
 from arivox.audio.format import AudioFormat
 from arivox.emulator import sound
+from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.brain import Action, Brain, Say, Situation, quoted
-from arivox.emulator.openai.conversation import Item
-from arivox.emulator.openai.response import Response
+from arivox.emulator.session import Session, Turn
 from arivox.emulator.speech import Ears, Voice
 
 if TYPE_CHECKING:
     from arivox.emulator.connection import Connection
-    from arivox.emulator.openai.session import OpenAISession
 
 
 class Dialogue(Behaviour):
@@ -31,24 +30,24 @@ class Dialogue(Behaviour):
         self._brain = brain
         self._voice = voice
         self._ears = ears
-        self._session: OpenAISession | None = None
+        self._session: Session | None = None
         self._words: dict[str, asyncio.Task[str]] = {}
         self._answered: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failures: list[BaseException] = []
 
-    def opened(self, session: OpenAISession, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Connection, now: float) -> None:
         """Keep the session."""
         del connection, now
         self._session = session
 
-    def heard(self, item: Item, now: float) -> None:
+    def heard(self, item: Turn, now: float) -> None:
         """Begin to understand the caller's turn."""
         del now
         if self._session is not None:
             self._words[item.id] = self._spawn(self._understand(self._session, item))
 
-    def wanted(self, response: Response, now: float) -> None:
+    def wanted(self, response: Answer, now: float) -> None:
         """Begin to think about what to say."""
         del now
         if self._session is not None:
@@ -78,7 +77,7 @@ class Dialogue(Behaviour):
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failures.append(error)
 
-    async def _understand(self, session: OpenAISession, item: Item) -> str:
+    async def _understand(self, session: Session, item: Turn) -> str:
         audio_format = item.audio_format
         if audio_format is None:
             return ""
@@ -90,7 +89,7 @@ class Dialogue(Behaviour):
         session.transcribed(item, words)
         return words
 
-    async def _speak(self, session: OpenAISession, response: Response) -> None:
+    async def _speak(self, session: Session, response: Answer) -> None:
         try:
             actions = await self._decide(session, response)
             for action in actions:
@@ -101,30 +100,24 @@ class Dialogue(Behaviour):
             raise
         response.end(time.monotonic())
 
-    async def _decide(self, session: OpenAISession, response: Response) -> list[Action]:
+    async def _decide(self, session: Session, response: Answer) -> list[Action]:
         situation = _situation(session, response)
-        last = session.conversation.items[-1] if session.conversation.items else None
-        told = response.shape.instructions or ""
-        if (
-            quoted(told)
-            or response.out_of_band
-            or last is None
-            or last.data.get("role") != "user"
-            or last.id in self._answered
-        ):
+        last = session.last_turn
+        told = response.instructions
+        if quoted(told) or response.out_of_band or last is None or last.id in self._answered:
             return self._brain.open(situation, told)
         self._answered.add(last.id)
         words = self._words.pop(last.id, None)
         return self._brain.answer(situation, last.text if words is None else await words)
 
-    async def _act(self, session: OpenAISession, response: Response, action: Action) -> None:
+    async def _act(self, session: Session, response: Answer, action: Action) -> None:
         if not isinstance(action, Say):
             arguments = msgspec.json.encode(action.arguments).decode()
             response.call(action.name, arguments, time.monotonic())
             return
         if response.done:
             return
-        audio = await asyncio.to_thread(self._utter, action.text, response.shape.audio_format)
+        audio = await asyncio.to_thread(self._utter, action.text, response.audio_format)
         if not session.closed:
             response.say(audio, action.text, time.monotonic())
 
@@ -133,10 +126,7 @@ class Dialogue(Behaviour):
         return sound.encode(pcm, audio_format)
 
 
-def _situation(session: OpenAISession, response: Response | None) -> Situation:
-    tools = response.shape.tools if response is not None else session.config.tools
-    schemas = {str(tool["name"]): tool.get("parameters") or {} for tool in tools if "name" in tool}
-    situation = Situation(session.config.instructions, schemas)
-    told = response.shape.instructions if response is not None else None
-    override = Situation(told or "", schemas)
-    return override if override.state else situation
+def _situation(session: Session, response: Answer | None) -> Situation:
+    schemas = response.tools if response is not None else session.tools
+    override = Situation(response.instructions if response is not None else "", schemas)
+    return override if override.state else Situation(session.instructions, schemas)

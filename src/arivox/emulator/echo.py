@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arivox.emulator import sound
+from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
-from arivox.emulator.openai.response import Response
 
 if TYPE_CHECKING:
     from arivox.emulator.connection import Connection
-    from arivox.emulator.openai.session import OpenAISession
+    from arivox.emulator.session import Session
 
 
 class Echo(Behaviour):
@@ -23,15 +23,15 @@ class Echo(Behaviour):
     def __init__(self, group: int = 1) -> None:
         self._group = group
         self._kept: list[bytes] = []
-        self._response: Response | None = None
-        self._session: OpenAISession | None = None
+        self._response: Answer | None = None
+        self._session: Session | None = None
 
-    def opened(self, session: OpenAISession, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Connection, now: float) -> None:
         """Keep the session."""
         del connection, now
         self._session = session
 
-    def wanted(self, response: Response, now: float) -> None:
+    def wanted(self, response: Answer, now: float) -> None:
         """Use the response the client asked for."""
         del now
         response.begin_speech()
@@ -54,7 +54,7 @@ class Echo(Behaviour):
                 return
             data = b"".join(self._kept)
             self._kept.clear()
-        heard, spoken = session.config.input_format, response.shape.audio_format
+        heard, spoken = session.input_format, response.audio_format
         if heard is not spoken:
             pcm = sound.resample(sound.decode(data, heard), heard.rate, spoken.rate)
             data = sound.encode(pcm, spoken)
@@ -82,10 +82,10 @@ class Talker(Behaviour):
         self._marked = marked
         self._sent_ms = 0
         self._began = 0.0
-        self._response: Response | None = None
-        self._session: OpenAISession | None = None
+        self._response: Answer | None = None
+        self._session: Session | None = None
 
-    def opened(self, session: OpenAISession, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Connection, now: float) -> None:
         """Keep the session."""
         del connection, now
         self._session = session
@@ -95,7 +95,7 @@ class Talker(Behaviour):
         if type(event).__name__ == "SessionUpdate" and self._response is None and self._session is not None:
             self.wanted(self._session.create_response(), now)
 
-    def wanted(self, response: Response, now: float) -> None:
+    def wanted(self, response: Answer, now: float) -> None:
         """Talk."""
         self._response = response
         self._began = now
@@ -116,8 +116,8 @@ class Talker(Behaviour):
             self._sent_ms += self._chunk_ms
         session.timers.at(due, self._next)
 
-    def _chunk(self, response: Response) -> bytes:
-        audio_format = response.shape.audio_format
+    def _chunk(self, response: Answer) -> bytes:
+        audio_format = response.audio_format
         if self._marked:
             return sound.marks(audio_format, self._chunk_ms, self._sent_ms)
         # A whole number of periods in every millisecond, so chunks join without a click.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
 
 from arivox.audio.format import AudioFormat
 from arivox.emulator import sound
-from arivox.emulator.openai.config import SemanticVad, ServerVad
 from arivox.emulator.vad import EnergyVad, SpeechStarted, SpeechStopped
 
-_SEMANTIC_SILENCE_MS: Final = {"low": 1200, "medium": 700, "auto": 700, "high": 400}
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """How turns are found in the audio; see ``vad.EnergyVad``."""
+
+    threshold: float = 0.5
+    prefix_padding_ms: int = 300
+    silence_duration_ms: int = 500
 
 
 class Hearing:
@@ -19,7 +25,7 @@ class Hearing:
     (when the client will commit it).
     """
 
-    def __init__(self, detection: ServerVad | SemanticVad | None, form: AudioFormat, *, listen: bool) -> None:
+    def __init__(self, detection: Detection | None, form: AudioFormat, *, listen: bool) -> None:
         self.received_ms = 0.0
         self._listen = listen
         self._buffer = bytearray()
@@ -28,7 +34,7 @@ class Hearing:
         self._format = form
         self._vad = self._new_vad()
 
-    def configure(self, detection: ServerVad | SemanticVad | None, form: AudioFormat) -> None:
+    def configure(self, detection: Detection | None, form: AudioFormat) -> None:
         """Take new settings; what was buffered is forgotten if they differ from the old ones."""
         if (detection, form) != (self._detection, self._format):
             self._detection = detection
@@ -92,14 +98,10 @@ class Hearing:
         detection = self._detection
         if not self._listen or detection is None:
             return None
-        rate, position = self._format.rate, int(self.received_ms)
-        if isinstance(detection, SemanticVad):
-            silence_ms = _SEMANTIC_SILENCE_MS[detection.eagerness]
-            return EnergyVad(rate, silence_duration_ms=silence_ms, position_ms=position)
         return EnergyVad(
-            rate,
+            self._format.rate,
             detection.threshold,
             detection.prefix_padding_ms,
             detection.silence_duration_ms,
-            position_ms=position,
+            position_ms=int(self.received_ms),
         )

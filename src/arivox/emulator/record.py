@@ -13,7 +13,15 @@ from typing import Any, Final
 import msgspec
 
 _AUDIO_KINDS: Final = frozenset(
-    {"input_audio_buffer.append", "response.output_audio.delta", "response.audio.delta"}
+    {
+        "input_audio_buffer.append",
+        "response.output_audio.delta",
+        "response.audio.delta",
+        "session.input_audio.append",
+        "session.output_audio.delta",
+        "realtimeInput.audio",
+        "serverContent.modelTurn",
+    }
 )
 
 
@@ -26,7 +34,7 @@ class Frame:
     sent: bool
     """True when the emulator sent it, False when it came from the client."""
     kind: str
-    """The event's ``type``, or ``""`` when it has none."""
+    """The event's ``type``, or the key that says what it is; ``""`` when it has neither."""
     data: bytes
 
     @cached_property
@@ -51,14 +59,14 @@ class Record:
         """Every byte of audio the client appended, in the session's input format."""
         self.sent_count: Counter[str] = Counter()
         self.received_count: Counter[str] = Counter()
-        self._clock = clock
+        self.clock = clock
         self._waiters: list[asyncio.Future[None]] = []
 
     def note(self, kind: str, data: bytes, *, sent: bool) -> None:
         """Add one frame, now."""
         (self.sent_count if sent else self.received_count)[kind] += 1
         if self.keep_audio or kind not in _AUDIO_KINDS:
-            self.frames.append(Frame(self._clock(), sent, kind, data))
+            self.frames.append(Frame(self.clock(), sent, kind, data))
         if self._waiters:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:

@@ -11,13 +11,13 @@ from typing import Any, Final
 import msgspec
 
 from arivox.emulator import sound
+from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.connection import Connection
-from arivox.emulator.openai.conversation import Item
 from arivox.emulator.openai.messages import RequestError
-from arivox.emulator.openai.response import Response
 from arivox.emulator.openai.session import OpenAISession
 from arivox.emulator.record import Frame, Record
+from arivox.emulator.session import Session, Turn
 
 _MS_PER_LETTER: Final = 60
 
@@ -49,7 +49,7 @@ class Spoken:
 class Stage:
     """What a script may do. What a step sends is written when it returns, unless it says otherwise."""
 
-    def __init__(self, session: OpenAISession, connection: Connection) -> None:
+    def __init__(self, session: Session, connection: Connection) -> None:
         self.session = session
         self.connection = connection
         self.done: list[Done] = []
@@ -60,6 +60,13 @@ class Stage:
     def record(self) -> Record:
         """Return what passed on the session."""
         return self.connection.record
+
+    @property
+    def openai(self) -> OpenAISession:
+        """Return the session as one of OpenAI Realtime. Raises TypeError if it is another."""
+        if not isinstance(self.session, OpenAISession):
+            raise TypeError(f"{self.session!r} is no session of OpenAI Realtime")
+        return self.session
 
     # Waiting.
 
@@ -109,14 +116,14 @@ class Stage:
         """Speak in the response that is running, or in a new one.
 
         ``what`` is audio in the output format, or a text, which becomes marked audio of 60 ms a letter.
-        ``sizes`` and ``speed`` are as in ``Response.say``; ``end`` completes the response. With ``wait`` it
+        ``sizes`` and ``speed`` are as in ``Answer.say``; ``end`` completes the response. With ``wait`` it
         returns once all is written, else at once with None. If the speech is interrupted it returns what was
         written, or None when no audio was.
         """
         response = self._running()
         audio = what if isinstance(what, bytes) else self.speech(what)
         text = transcript if transcript is not None else what if isinstance(what, str) else ""
-        count = len(response.items)
+        count = len(response.spoken)
         began = self._note("say")
         response.say(audio, text, began, sizes=sizes, speed=speed)
         if end:
@@ -124,20 +131,14 @@ class Stage:
         if not wait:
             return None
         await self.record.until(lambda: response.done or not response.busy, timeout=60)
-        deltas = [
-            frame
-            for frame in self.record.sent("response.output_audio.delta")
-            + self.record.sent("response.audio.delta")
-            if frame.event["response_id"] == response.id and frame.event["output_index"] == count
-        ]
-        if not deltas:
+        piece = response.spoken[count] if len(response.spoken) > count else None
+        if piece is None or piece.first_at is None or piece.last_at is None:
             return None
-        item = response.items[count]
-        return Spoken(response.id, item.id, bytes(item.audio), deltas[0].at, deltas[-1].at)
+        return Spoken(response.id, piece.item_id, bytes(piece.audio), piece.first_at, piece.last_at)
 
     def speech(self, text: str) -> bytes:
         """Return marked audio of 60 ms a letter, in the session's output format."""
-        return sound.marks(self.session.config.output_format, len(text) * _MS_PER_LETTER)
+        return sound.marks(self.session.output_format, len(text) * _MS_PER_LETTER)
 
     async def call(self, name: str, arguments: dict[str, Any] | str, *, end: bool = True) -> str:
         """Call a function in the running response, or in a new one; return the call's id."""
@@ -163,7 +164,7 @@ class Stage:
         """Find that the caller speaks, whatever the audio holds; this interrupts what is said."""
         self.session.speech_started(self._note("speech_started"))
 
-    async def speech_stopped(self, transcript: str | None = None) -> Item:
+    async def speech_stopped(self, transcript: str | None = None) -> Turn:
         """Find that the caller's turn is over, and what it was."""
         item = self.session.speech_stopped(self._note("speech_stopped"))
         if transcript is not None:
@@ -175,24 +176,24 @@ class Stage:
     async def created(self) -> None:
         """Send ``session.created``, in a script that does not ``greet``."""
         self._note("created")
-        self.session.created()
+        self.openai.created()
 
     async def send(self, event: dict[str, Any] | bytes) -> None:
         """Write one frame as it is, right or wrong."""
         self._note("send")
         data = event if isinstance(event, bytes) else msgspec.json.encode(event)
         kind = str(event.get("type", "")) if isinstance(event, dict) else ""
-        self.session.outlet.write(kind, data)
+        self.session.write(kind, data)
 
     async def error(self, code: str, message: str, type_: str = "invalid_request_error") -> None:
         """Send an ``error`` event."""
         self._note("error")
-        self.session.error(RequestError(code, message, type=type_))
+        self.openai.error(RequestError(code, message, type=type_))
 
     async def rate_limits(self, remaining: int) -> None:
         """Send ``rate_limits.updated``."""
         self._note("rate_limits")
-        self.session.send_rate_limits(remaining)
+        self.openai.send_rate_limits(remaining)
 
     # Faults of the connection.
 
@@ -226,7 +227,7 @@ class Stage:
         self._note("resume_reading")
         self.connection.resume_reading()
 
-    def _running(self) -> Response:
+    def _running(self) -> Answer:
         return self.session.active or self.session.create_response()
 
     def _note(self, name: str) -> float:
@@ -265,7 +266,7 @@ class Script(Behaviour):
         """Set once the socket is open."""
         self._task: asyncio.Task[None] | None = None
 
-    def opened(self, session: OpenAISession, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Connection, now: float) -> None:
         """Begin to play."""
         del now
         self.stage = Stage(session, connection)

@@ -1,6 +1,6 @@
-"""The emulators' WebSocket server: one loopback port, a session for each connection.
+"""The emulators' WebSocket server: one loopback port for all protocols, a session for each connection.
 
-The protocol is in ``openai``, what the AI does in a ``Behaviour``.
+The protocols are in ``openai`` and its neighbours, what the AI does in a ``Behaviour``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from picows import (
 
 from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.connection import Connection
-from arivox.emulator.openai import MODELS, Options, admit
+from arivox.emulator.openai import MODELS, Options, RealtimeService
+from arivox.emulator.session import Request, Service, Session
 
 __all__ = ["Connection", "EmulatorServer"]
 
-_PATH: Final = "/v1/realtime"
 _MAX_FRAME: Final = 24 * 1024 * 1024  # an append may carry 15 MiB, in base64
 _BACKLOG: Final = 128
 _PING_S: Final = 20.0
@@ -37,7 +37,9 @@ _CLOSE_TIMEOUT_S: Final = 2.0
 
 
 class EmulatorServer:
-    """Serves ``/v1/realtime`` until its block ends. Entering it raises OSError when the port is taken.
+    """Serves every protocol under its own path until its block ends.
+
+    Entering it raises OSError when the port is taken.
 
     What went wrong in a behaviour is raised when the block ends. ::
 
@@ -67,14 +69,12 @@ class EmulatorServer:
         made since the start wait, accepted by the kernel but without an answer to their upgrade.
         """
         self.behaviour = behaviour
-        self.api_keys = api_keys
-        self.models = models
-        self.options = options
         self.keep_audio = keep_audio
         self.sessions: list[Connection] = []
         """Every connection that was upgraded, live or past, the oldest first."""
         self.refused = 0
         """Upgrades refused over HTTP."""
+        self._services: tuple[Service, ...] = (RealtimeService(api_keys, models, options),)
         self._address = (host, port)
         self._handshake_delay = handshake_delay
         self._ssl = ssl_context
@@ -137,12 +137,16 @@ class EmulatorServer:
             raise RuntimeError("the emulator is not started; use 'async with'")
         return self._port
 
-    @property
-    def url(self) -> str:
-        """Return where a client connects; the model goes into its query."""
+    def address(self, path: str) -> str:
+        """Return the WebSocket address of ``path``."""
         scheme = "wss" if self._ssl else "ws"
         host = f"[{self._address[0]}]" if ":" in self._address[0] else self._address[0]
-        return f"{scheme}://{host}:{self.port}{_PATH}"
+        return f"{scheme}://{host}:{self.port}{path}"
+
+    @property
+    def url(self) -> str:
+        """Return where a client of OpenAI Realtime connects; the model goes into its query."""
+        return self.address("/v1/realtime")
 
     @property
     def session(self) -> Connection:
@@ -203,24 +207,23 @@ class EmulatorServer:
 
     def _accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener | None:
         path = request.path.decode("latin-1")
-        if urlsplit(path).path != _PATH:
+        parts = urlsplit(path)
+        service = next((one for one in self._services if one.serves(parts.path)), None)
+        if service is None:
             return None
         behaviour = self.behaviour()
-        if behaviour.http_status != HTTPStatus.SWITCHING_PROTOCOLS:
-            self.refused += 1
-            response = WSUpgradeResponse.create_error_response(behaviour.http_status)
-            return WSUpgradeResponseWithListener(response, None)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        query = dict(parse_qsl(urlsplit(path).query))
-        connection = Connection(
-            behaviour,
-            path,
-            headers,
-            options=self.options,
-            keep_audio=self.keep_audio,
-            refusal=admit(query, headers, api_keys=self.api_keys, models=self.models, beta=self.options.beta),
-            on_change=self._changed,
-        )
-        offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
-        extra = {"Sec-WebSocket-Protocol": "realtime"} if "realtime" in offered else None
+        asked = Request(parts.path, dict(parse_qsl(parts.query)), headers)
+        connection = Connection(behaviour, path, headers, keep_audio=self.keep_audio, on_change=self._changed)
+        opened: Session | int = behaviour.http_status
+        if opened == HTTPStatus.SWITCHING_PROTOCOLS:
+            opened = service.open(asked, behaviour, connection, connection.record, connection.wake)
+        if isinstance(opened, int):
+            self.refused += 1
+            return WSUpgradeResponseWithListener(
+                WSUpgradeResponse.create_error_response(HTTPStatus(opened)), None
+            )
+        connection.session = opened
+        agreed = service.subprotocol(asked)
+        extra = {"Sec-WebSocket-Protocol": agreed} if agreed else None
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), connection)

@@ -5,24 +5,13 @@ from __future__ import annotations
 import secrets
 from binascii import b2a_base64
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from arivox.emulator.openai import dialect
 from arivox.emulator.record import Record
-
-
-class Wire(Protocol):
-    """What a session needs of its socket."""
-
-    def send(self, data: bytes) -> None:
-        """Write one text frame; never blocks."""
-        ...
-
-    def close(self, code: int, reason: str) -> None:
-        """Write a close frame; nothing can be sent after it."""
-        ...
+from arivox.emulator.session import Wire
 
 
 class Outlet:
@@ -35,6 +24,10 @@ class Outlet:
         self._delta_kind = "response.audio.delta" if beta else "response.output_audio.delta"
         self._stem = secrets.token_hex(6)
         self._count = count(1)
+
+    def clock(self) -> float:
+        """Return the time by which frames are noted."""
+        return self._record.clock()
 
     def new_id(self, prefix: str) -> str:
         """Return an id that no other object of this emulator has."""

@@ -1,4 +1,4 @@
-"""One response of the model: its life cycle on the wire, and the pace of its audio.
+"""One response of the model: its life cycle on the wire.
 
 The order of events is that of the API guide and of the live service: ``response.created``, then for each item
 ``output_item.added``, ``conversation.item.added``, its content, ``conversation.item.done``,
@@ -7,21 +7,17 @@ The order of events is that of the API guide and of the live service: ``response
 
 from __future__ import annotations
 
-import random
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, Literal
 
 from arivox.audio.format import AudioFormat
+from arivox.emulator.answer import Answer
 from arivox.emulator.openai.conversation import Conversation, Item
 from arivox.emulator.openai.outlet import Outlet
-from arivox.emulator.timers import Timer, Timers
+from arivox.emulator.timers import Timers
 
 Status = Literal["completed", "cancelled", "failed", "incomplete"]
-_FIRST_CHUNK_MS: Final = (40, 80)
-_CHUNK_MS: Final = (100, 400)
 _ARGUMENTS_CHUNK: Final = 12
 _ASSISTANT_MS_PER_TOKEN: Final = 50
 
@@ -44,8 +40,8 @@ class Shape:
     """True for ``response.create``, False when turn detection started it."""
 
 
-class Response:
-    """A response in progress. Speech is written in chunks faster than real time, by timers."""
+class Response(Answer):
+    """A response in progress."""
 
     def __init__(
         self,
@@ -58,22 +54,24 @@ class Response:
         on_done: Callable[[Response, float], dict[str, Any]],
     ) -> None:
         """``conversation`` is None for a response out of band; ``on_done`` returns the usage."""
-        self.id = outlet.new_id("resp")
+        super().__init__(
+            outlet.new_id("resp"),
+            shape.audio_format,
+            timers,
+            speed=speed,
+            tools=schemas(shape.tools),
+            clock=outlet.clock,
+        )
+        self.instructions = shape.instructions or ""
+        self.out_of_band = conversation is None
         self.shape = shape
         self.items: list[Item] = []
         self.status: Status | Literal["in_progress"] = "in_progress"
-        self.busy = False
-        """True while speech is being written."""
         self._conversation = conversation
         self._outlet = outlet
-        self._timers = timers
-        self._speed = speed
         self._on_done = on_done
-        self._queue: deque[Callable[[float], None]] = deque()
-        self._timer: Timer | None = None
         self._open: Item | None = None
         self._delta_head = (b"", b"")
-        self._rng = random.Random(self.id)
         self._outlet.emit("response.created", response=self._as_dict(None, None))
 
     @property
@@ -82,45 +80,9 @@ class Response:
         return self.status != "in_progress"
 
     @property
-    def out_of_band(self) -> bool:
-        """Return whether it belongs to no conversation."""
-        return self._conversation is None
-
-    @property
     def audio_tokens(self) -> int:
         """Return the tokens of the audio written so far."""
         return round(sum(item.audio_ms for item in self.items) / _ASSISTANT_MS_PER_TOKEN)
-
-    # What a behaviour asks for; it happens in the order of asking.
-
-    def say(
-        self,
-        audio: bytes,
-        transcript: str,
-        now: float,
-        *,
-        sizes: Iterable[int] | None = None,
-        speed: float | None = None,
-    ) -> None:
-        """Speak ``audio`` (in the response's format) as one message item.
-
-        ``sizes`` are the bytes of the deltas, the last one repeated (default: a small one, then 100 to
-        400 ms); ``speed`` is the pace in multiples of real time, ``inf`` for all at once.
-        """
-        self._queue.append(partial(self._speak, audio, transcript, sizes, speed or self._speed))
-        self._advance(now)
-
-    def call(self, name: str, arguments: str, now: float, *, call_id: str | None = None) -> str:
-        """Call a function with ``arguments`` (JSON); return the call's id."""
-        call_id = call_id or self._outlet.new_id("call")
-        self._queue.append(partial(self._call, name, arguments, call_id))
-        self._advance(now)
-        return call_id
-
-    def end(self, now: float) -> None:
-        """Complete the response after all that was asked for."""
-        self._queue.append(partial(self._finish, "completed", None))
-        self._advance(now)
 
     # At once.
 
@@ -149,6 +111,7 @@ class Response:
         )
         self._add(item)
         self._open = item
+        self._begun(item.id)
         self._delta_head = self._outlet.delta_head(self.id, item.id, len(self.items) - 1)
         self._emit("response.content_part.added", item, content_index=0, part=self._part(""))
         item.data["content"] = [{"type": content_type, "text" if self._text_only else "transcript": ""}]
@@ -168,6 +131,7 @@ class Response:
         if audio and item.audio_format is not None:
             item.audio += audio
             self._outlet.write_delta(self._delta_head, audio)
+            self._written(audio)
 
     def end_speech(self, status: Literal["completed", "incomplete"] = "completed") -> None:
         """Close the open item, if there is one."""
@@ -192,39 +156,21 @@ class Response:
     def _text_only(self) -> bool:
         return self.shape.modalities == ["text"]
 
-    def _advance(self, now: float) -> None:
-        while self._queue and not self.busy and not self.done:
-            self._queue.popleft()(now)
+    def _new_call_id(self) -> str:
+        return self._outlet.new_id("call")
 
-    def _speak(
-        self, audio: bytes, transcript: str, sizes: Iterable[int] | None, speed: float, now: float
-    ) -> None:
-        self.busy = True
-        self.begin_speech()
-        shape = self.shape.audio_format
-        pieces = [audio] if self._text_only else list(_cut(audio, sizes or self._sizes())) or [b""]
-        plan: deque[tuple[float, bytes, str]] = deque()
-        offset = 0
-        for piece, words in zip(pieces, _share(transcript, [len(p) for p in pieces]), strict=True):
-            plan.append((now + shape.ms(offset) / 1000 / speed, piece, words))
-            offset += len(piece)
-        self._next(plan, now)
+    def _pieces(self, audio: bytes, sizes: Iterable[int] | None) -> list[bytes]:
+        return [audio] if self._text_only else super()._pieces(audio, sizes)
 
-    def _next(self, plan: deque[tuple[float, bytes, str]], now: float) -> None:
+    def _exhausted(self, now: float) -> bool:
         limit = self.shape.max_output_tokens
-        while plan and plan[0][0] <= now:
-            _, audio, words = plan.popleft()
-            self.push(audio, words)
-            if isinstance(limit, int) and self.audio_tokens >= limit:
-                reason = {"type": "incomplete", "reason": "max_output_tokens"}
-                self._finish("incomplete", reason, now)
-                return
-        if plan:
-            self._timer = self._timers.at(plan[0][0], partial(self._next, plan))
-            return
-        self.end_speech()
-        self.busy = False
-        self._advance(now)
+        if not isinstance(limit, int) or self.audio_tokens < limit:
+            return False
+        self._finish("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}, now)
+        return True
+
+    def _complete(self, now: float) -> None:
+        self._finish("completed", None, now)
 
     def _call(self, name: str, arguments: str, call_id: str, now: float) -> None:
         del now
@@ -252,10 +198,7 @@ class Response:
     def _finish(self, status: Status, details: dict[str, Any] | None, now: float) -> None:
         if self.done:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        self.busy = False
-        self._queue.clear()
+        self._stop()
         self.end_speech("completed" if status == "completed" else "incomplete")
         self.status = status
         usage = self._on_done(self, now)
@@ -288,11 +231,6 @@ class Response:
     def _part(self, text: str) -> dict[str, str]:
         return {"type": "text", "text": text} if self._text_only else {"type": "audio", "transcript": text}
 
-    def _sizes(self) -> Iterator[int]:
-        yield self.shape.audio_format.bytes_for(self._rng.uniform(*_FIRST_CHUNK_MS))
-        while True:
-            yield self.shape.audio_format.bytes_for(self._rng.uniform(*_CHUNK_MS))
-
     def _as_dict(self, details: dict[str, Any] | None, usage: dict[str, Any] | None) -> dict[str, Any]:
         return {
             "object": "realtime.response",
@@ -309,24 +247,6 @@ class Response:
         }
 
 
-def _cut(audio: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
-    start = 0
-    last = len(audio)
-    sizes = iter(sizes)
-    while start < len(audio):
-        last = next(sizes, last)
-        yield audio[start : start + last]
-        start += last
-
-
-def _share(text: str, weights: list[int]) -> Iterator[str]:
-    """Yield ``text`` in as many parts as there are ``weights``, cut between words, none of it late."""
-    words = text.split(" ") if text else []
-    words = [word + " " for word in words[:-1]] + words[-1:]
-    total = sum(weights)
-    spoken = taken = 0
-    for weight in weights:
-        spoken += weight
-        upto = -(-len(words) * spoken // total) if total else len(words)
-        yield "".join(words[taken:upto])
-        taken = upto
+def schemas(tools: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the parameters of each function of ``tools``, by its name."""
+    return {str(tool["name"]): tool.get("parameters") or {} for tool in tools if "name" in tool}

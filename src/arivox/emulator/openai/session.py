@@ -9,20 +9,24 @@ from typing import Any, Final
 
 import msgspec
 
+from arivox.audio.format import AudioFormat
 from arivox.emulator.behaviour import Behaviour
+from arivox.emulator.hearing import Detection, Hearing
 from arivox.emulator.openai import dialect, messages
-from arivox.emulator.openai.config import FORMATS, Pcm24, Pcma, Pcmu, SessionConfig
+from arivox.emulator.openai.admission import Refusal
+from arivox.emulator.openai.config import FORMATS, Pcm24, Pcma, Pcmu, SemanticVad, SessionConfig
 from arivox.emulator.openai.conversation import Conversation, Item, text_tokens
-from arivox.emulator.openai.hearing import Hearing
 from arivox.emulator.openai.messages import AnyClientEvent, RequestError, ResponseParams
-from arivox.emulator.openai.outlet import Outlet, Wire
-from arivox.emulator.openai.response import Response, Shape
+from arivox.emulator.openai.outlet import Outlet
+from arivox.emulator.openai.response import Response, Shape, schemas
 from arivox.emulator.openai.usage import Meter
 from arivox.emulator.record import Record
+from arivox.emulator.session import Turn, Wire
 from arivox.emulator.timers import Timer, Timers
 from arivox.emulator.vad import SpeechStarted
 
 _MIN_COMMIT_MS: Final = 100
+_SEMANTIC_SILENCE_MS: Final = {"low": 1200, "medium": 700, "auto": 700, "high": 400}
 _RATE_LIMITS_DELAY_S: Final = 0.04  # as seen on the live service, after response.done
 _TOKENS_PER_MINUTE: Final = 40_000
 
@@ -53,6 +57,7 @@ class OpenAISession:
         *,
         model: str = "gpt-realtime-2.1",
         options: Options = Options(),
+        refusal: Refusal | None = None,
     ) -> None:
         """``wake`` is told when ``tick`` is next due (monotonic seconds)."""
         self.behaviour = behaviour
@@ -69,9 +74,8 @@ class OpenAISession:
         """Every response, the newest last."""
         self.closed = False
         self._others: list[Response] = []
-        self._hearing = Hearing(
-            self.config.turn_detection, self.config.input_format, listen=behaviour.listens
-        )
+        self._refusal = refusal
+        self._hearing = Hearing(self._detection(), self.config.input_format, listen=behaviour.listens)
         self._meter = Meter()
         self._turn: str | None = None
         self._turn_at_ms = 0
@@ -87,10 +91,39 @@ class OpenAISession:
         """Return the length of all audio ever appended."""
         return self._hearing.received_ms
 
+    @property
+    def instructions(self) -> str:
+        """Return what the model is told."""
+        return self.config.instructions
+
+    @property
+    def tools(self) -> dict[str, dict[str, Any]]:
+        """Return the parameters of each function, by its name."""
+        return schemas(self.config.tools)
+
+    @property
+    def input_format(self) -> AudioFormat:
+        """Return the format of the caller's audio."""
+        return self.config.input_format
+
+    @property
+    def output_format(self) -> AudioFormat:
+        """Return the format of responses."""
+        return self.config.output_format
+
+    @property
+    def last_turn(self) -> Item | None:
+        """Return the user's message, if it is the last item of the conversation."""
+        last = self.conversation.items[-1] if self.conversation.items else None
+        return last if last is not None and last.data.get("role") == "user" else None
+
     # Socket in.
 
     def open(self, now: float) -> None:
-        """Begin, once the socket is open."""
+        """Begin, once the socket is open, or refuse it the way the service does."""
+        if self._refusal is not None:
+            self.fatal(self._refusal.error, self._refusal.close_code)
+            return
         self.timers.at(now + self.options.expires_after, self._expire)
         if self.behaviour.greets:
             self.created()
@@ -142,6 +175,10 @@ class OpenAISession:
     def error(self, error: RequestError) -> None:
         """Send an ``error`` event."""
         self.outlet.emit("error", error=error.as_error())
+
+    def write(self, kind: str, data: bytes) -> None:
+        """Write one frame as it is, right or wrong."""
+        self.outlet.write(kind, data)
 
     def close(self, code: int, reason: str = "") -> None:
         """Close the socket."""
@@ -239,7 +276,7 @@ class OpenAISession:
             f"{kind}.completed", item_id=item.id, content_index=0, transcript=transcript, usage=usage
         )
 
-    def transcription_failed(self, item: Item, message: str) -> None:
+    def transcription_failed(self, item: Turn, message: str) -> None:
         """Tell the client that no transcript will come."""
         self.outlet.emit(
             "conversation.item.input_audio_transcription.failed",
@@ -279,7 +316,7 @@ class OpenAISession:
         match event:
             case messages.SessionUpdate(session=session):
                 self.config.update(session, voice_frozen=self._voice_frozen)
-                self._hearing.configure(self.config.turn_detection, self.config.input_format)
+                self._hearing.configure(self._detection(), self.config.input_format)
                 self.outlet.emit("session.updated", session=self.config.as_dict())
             case messages.InputAudioCommit():
                 self._commit_by_client(now)
@@ -326,6 +363,14 @@ class OpenAISession:
         self.outlet.emit("conversation.item.done", item=item.data, previous_item_id=previous)
 
     # Caller's audio.
+
+    def _detection(self) -> Detection | None:
+        found = self.config.turn_detection
+        if found is None:
+            return None
+        if isinstance(found, SemanticVad):
+            return Detection(silence_duration_ms=_SEMANTIC_SILENCE_MS[found.eagerness])
+        return Detection(found.threshold, found.prefix_padding_ms, found.silence_duration_ms)
 
     def _append(self, audio: bytes, now: float) -> None:
         if self.record.keep_audio:
