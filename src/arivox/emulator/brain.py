@@ -1,9 +1,10 @@
 """What an emulated AI decides to say and do: simple, deterministic, the same for every provider.
 
 It reads its instructions the way a model is meant to read those of this service: a line
-``Current state: NAME``, the state's prompt after it, and perhaps ``Known so far:`` with more lines. It knows
-two tools by their names: ``move_to_state`` (parameters ``state``, an enum whose first value is the normal way
-on, and ``value``, what the caller said) and ``end_call``.
+``Current state: NAME``, the state's prompt after it, and perhaps ``Known so far:`` and ``Possible next
+states:`` with more lines. It knows two tools by their names: ``move_to_state`` (parameters ``state``, and
+``value``, what the caller said) and ``end_call``. The first of the possible next states is the normal way on;
+where the instructions do not list them, the first of the tool's own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ GOOD_BYE: Final = "Thank you for calling. Good-bye."
 FAREWELLS: Final = ("good bye", "bye bye", "bye")
 
 _STATE = re.compile(r"^[ \t]*Current state:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
-_KNOWN = re.compile(r"^[ \t]*Known so far:", re.MULTILINE)
+_KNOWN = re.compile(r"^[ \t]*(?:Known so far|Possible next states):", re.MULTILINE)
+_NEXT = re.compile(r"^[ \t]*Possible next states:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _QUOTED = re.compile(r"\bSay:\s*[\"“](?P<text>[^\"”]+)[\"”]", re.IGNORECASE)
 _FAREWELL = re.compile(r"\b(?:good[- ]?)?bye\b", re.IGNORECASE)
 
@@ -71,6 +73,10 @@ class Situation:
     @property
     def ways_on(self) -> list[str]:
         """Return the states that ``move_to_state`` may go to, the normal one first."""
+        if MOVE not in self.tools:
+            return []
+        if found := _NEXT.search(self.instructions):
+            return [] if found[1] == "none" else [name.strip() for name in found[1].split(",")]
         properties = self.tools.get(MOVE, {}).get("properties", {})
         return [str(name) for name in properties.get("state", {}).get("enum", ())]
 

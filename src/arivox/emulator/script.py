@@ -96,6 +96,15 @@ class Stage:
             raise TimeoutError(f"the client sent no {kind} within {timeout} s") from None
         return found[0].event
 
+    async def wanted(self, timeout: float = 5.0) -> Answer:
+        """Return the answer that is wanted, as soon as one is: by the client, or after the caller's turn.
+
+        Raises:
+            TimeoutError: None was.
+        """
+        await self.record.until(lambda: self.session.active is not None, timeout)
+        return self._running()
+
     async def wait_audio(self, ms: float, timeout: float = 5.0) -> None:
         """Return once the client has sent ``ms`` more milliseconds of audio."""
         goal = self.session.received_ms + ms

@@ -25,7 +25,9 @@ from picows import (
 
 from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.connection import Connection
+from arivox.emulator.gemini import STUDIO_PATH, GeminiOptions, GeminiService
 from arivox.emulator.openai import MODELS, Options, RealtimeService
+from arivox.emulator.openai_live import LiveOptions, LiveService
 from arivox.emulator.session import Request, Service, Session
 
 __all__ = ["Connection", "EmulatorServer"]
@@ -58,13 +60,16 @@ class EmulatorServer:
         api_keys: Collection[str] | None = None,
         models: Collection[str] | None = MODELS,
         options: Options = Options(),  # noqa: B008 - frozen
+        live: LiveOptions = LiveOptions(),  # noqa: B008 - frozen
+        gemini: GeminiOptions = GeminiOptions(),  # noqa: B008 - frozen
         keep_audio: bool = True,
         handshake_delay: float = 0.0,
         ssl_context: SSLContext | None = None,
     ) -> None:
         """``behaviour`` makes the AI of each session.
 
-        ``api_keys`` None takes any key, or none; ``models`` None takes any model. ``keep_audio`` False
+        ``api_keys`` None takes any key, or none; ``models`` None takes any model. ``options`` are those of
+        OpenAI Realtime, ``live`` those of OpenAI Live, ``gemini`` those of Gemini Live. ``keep_audio`` False
         records no frames that carry audio. ``handshake_delay`` is the time in seconds for which connections
         made since the start wait, accepted by the kernel but without an answer to their upgrade.
         """
@@ -74,7 +79,11 @@ class EmulatorServer:
         """Every connection that was upgraded, live or past, the oldest first."""
         self.refused = 0
         """Upgrades refused over HTTP."""
-        self._services: tuple[Service, ...] = (RealtimeService(api_keys, models, options),)
+        self._services: tuple[Service, ...] = (
+            RealtimeService(api_keys, models, options),
+            LiveService(api_keys, live),
+            GeminiService(api_keys, gemini),
+        )
         self._address = (host, port)
         self._handshake_delay = handshake_delay
         self._ssl = ssl_context
@@ -147,6 +156,16 @@ class EmulatorServer:
     def url(self) -> str:
         """Return where a client of OpenAI Realtime connects; the model goes into its query."""
         return self.address("/v1/realtime")
+
+    @property
+    def live_url(self) -> str:
+        """Return where a client of OpenAI Live connects."""
+        return self.address("/v1/live/sessions")
+
+    @property
+    def gemini_url(self) -> str:
+        """Return where a client of Gemini Live connects with a key of AI Studio."""
+        return self.address(STUDIO_PATH.format(version="v1beta"))
 
     @property
     def session(self) -> Connection:
