@@ -10,7 +10,8 @@ LOCK   := requirements/dev.txt
 
 help:
 	@echo "make setup   virtual environment in .venv (quick when nothing changed)"
-	@echo "make demo    a real call through a real Asterisk to an emulated AI; KEEP=1 leaves it up for a softphone"
+	@echo "make demo    a real call through a real Asterisk to an emulated AI; PROVIDER=gemini or openai-live takes"
+	@echo "             another one, KEEP=1 leaves it up for a softphone"
 	@echo "make run     the service, with the settings of .env"
 	@echo "make test    checks and all tests"
 	@echo "make check   ruff and mypy only"
@@ -28,7 +29,7 @@ $(STAMP): $(LOCK) pyproject.toml src/arivox/__init__.py
 	@touch $@
 
 demo: setup
-	@$(BIN)/arivox demo $(if $(KEEP),--keep)
+	@$(BIN)/arivox demo $(if $(KEEP),--keep) $(if $(PROVIDER),--provider $(PROVIDER))
 
 run: setup
 	@$(BIN)/arivox run

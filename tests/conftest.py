@@ -13,7 +13,7 @@ import uvloop
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.child import Child
 
-_ON_UVLOOP = frozenset({"integration", "asterisk", "providers"})
+_ON_UVLOOP = frozenset({"integration", "asterisk", "providers", "contract"})
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

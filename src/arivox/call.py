@@ -33,18 +33,22 @@ from arivox.errors import (
     PortsExhaustedError,
     SettingsError,
 )
-from arivox.exchange import Exchange, SessionFactory
+from arivox.exchange import Exchange
 from arivox.logs import mask
 from arivox.media.clock import Pacer
 from arivox.media.recorder import Recorder
 from arivox.media.rtp.link import RtpLink
 from arivox.media.rtp.ports import PortRange
+from arivox.providers.registry import Provider
 from arivox.settings import Settings
 from arivox.timeline import Timeline, Watcher
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+PROVIDER_ARGUMENT: Final = "provider="
+PROVIDER_VARIABLE: Final = "ARIVOX_PROVIDER"
 
 _CHECK_EVERY_S: Final = 0.25
 _FAILURE_MEDIA_S: Final = 2.0
@@ -62,8 +66,9 @@ class CallContext:
     """Address that Asterisk is told to send RTP to."""
     executor: Executor
     """One thread for slow disk work."""
-    prompts: Prompts
-    new_session: SessionFactory
+    choose_provider: Callable[[str, str], tuple[Provider, Prompts]]
+    """Finds a provider by its name (empty: the service's own), for an error that names where the name stood.
+    Raises SettingsError."""
     expect_channel: Callable[[str], asyncio.Future[Channel]]
     """Arms a wait for a channel of ours to enter the application."""
     watchers: tuple[Watcher, ...] = ()
@@ -79,7 +84,8 @@ class Call:
         self.media_id = f"arivox-{self.id}-media"
         self.bridge_id = f"arivox-{self.id}"
         self.timeline = Timeline(self.id, watchers=context.watchers)
-        self.conversation = Conversation(context.prompts, context.settings.openai_system_instruction)
+        self.conversation: Conversation | None = None
+        """Set once it is known which AI speaks."""
         self.recording: Path | None = None
         self._context = context
         self._settings = context.settings
@@ -92,6 +98,7 @@ class Call:
         self._creating: set[asyncio.Task[Any]] = set()
         self._link: RtpLink | None = None
         self._exchange: Exchange | None = None
+        self._provider = "-"
         self._recorder: Recorder | None = None
         self._leveller: Leveller | None = None
         self._law: Law = "ulaw"
@@ -100,9 +107,10 @@ class Call:
     def __repr__(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         heard = self._exchange.playout.heard_total_ms / 1000 if self._exchange is not None else 0.0
+        state = self.conversation.state if self.conversation is not None else "-"
         return (
-            f"<Call {self.id} {mask(self.channel.caller.number)} {self.conversation.state} "
-            f"{minutes:02d}:{seconds:02d} rtp {self._settings.ai_service_provider} heard={heard:.1f}s>"
+            f"<Call {self.id} {mask(self.channel.caller.number)} {state} "
+            f"{minutes:02d}:{seconds:02d} rtp {self._provider} heard={heard:.1f}s>"
         )
 
     # --- from outside ---
@@ -161,20 +169,24 @@ class Call:
 
     async def _set_up(self, group: asyncio.TaskGroup) -> None:
         try:
-            audio = await self._choose_audio()
+            audio, (provider, prompts) = await asyncio.gather(self._choose_audio(), self._choose_provider())
             self._law = "alaw" if audio is ALAW else "ulaw"
             if self._settings.target_rms:
                 self._leveller = Leveller(
                     self._settings.target_rms, self._settings.min_rms, self._settings.max_gain
                 )
+            self._provider = provider.name
+            instruction = provider.instruction(self._settings)
+            self.conversation = Conversation(prompts, instruction)
             exchange = self._exchange = Exchange(
                 self._settings,
                 audio,
                 self.conversation,
                 self.timeline,
-                self._context.new_session,
+                provider.new_session,
                 self.end,
             )
+            self.timeline.add("provider.chosen", name=provider.name, model=provider.model(self._settings))
             # The port comes first: a caller who cannot be given one is not answered.
             link = self._link = RtpLink.open(
                 audio,
@@ -200,7 +212,7 @@ class Call:
             self.end(EndReason.NO_PORTS)
         except SettingsError as error:
             log.error("a caller cannot be served", error=str(error))
-            self.end(EndReason.INTERNAL_ERROR)
+            self.end(EndReason.INTERNAL_ERROR if self._exchange is not None else EndReason.PROVIDER_FAILED)
         except ArivoxError as error:
             # Many a refusal only means that the caller has hung up, and its event is still on the way.
             if await self._caller_has_left():
@@ -226,6 +238,14 @@ class Call:
             # With several codecs agreed on, the first is the one in use.
             codec = "alaw" if native.strip("()").split("|")[0] == "alaw" else "ulaw"
         return ALAW if codec == "alaw" else ULAW
+
+    async def _choose_provider(self) -> tuple[Provider, Prompts]:
+        """Return the AI of this call: by the argument of Stasis(), the channel variable, or the settings."""
+        for argument in self.args:
+            if argument.strip().lower().startswith(PROVIDER_ARGUMENT):
+                return self._context.choose_provider(argument.strip()[len(PROVIDER_ARGUMENT) :], argument)
+        name = await self._ari.variable(self.channel.id, PROVIDER_VARIABLE)
+        return self._context.choose_provider(name, PROVIDER_VARIABLE)
 
     async def _build_media(self, link: RtpLink, audio: AudioFormat) -> None:
         entered = self._context.expect_channel(self.media_id)
@@ -281,6 +301,8 @@ class Call:
 
     def _on_caller_audio(self, data: bytes) -> None:
         assert self._exchange is not None
+        if self._ended.done():
+            return
         if self._leveller is not None:
             data = encode(self._leveller.process(decode(data, self._law)), self._law)
         self._exchange.session.send_audio(data)
@@ -300,9 +322,12 @@ class Call:
 
     async def _close(self, reason: EndReason) -> None:
         self.timeline.add("call.ended", reason=reason.value)
+        closing: asyncio.Future[None] | None = None
+        if self._exchange is not None:
+            self._exchange.stop()
+            # Beside the rest: an AI that takes its time to count up what was used must not hold the caller.
+            closing = asyncio.ensure_future(self._exchange.close())
         try:
-            if self._exchange is not None:
-                await self._exchange.close()
             if self._creating:
                 await asyncio.wait(self._creating)
             await self._try("take the bridge down", self._ari.destroy_bridge(self.bridge_id))
@@ -311,7 +336,11 @@ class Call:
                 await self._link.close()
         finally:
             # Whatever went wrong above, nobody is left waiting in silence.
-            await self._release_caller(reason)
+            try:
+                await self._release_caller(reason)
+            finally:
+                if closing is not None:
+                    await closing
         # Last, for a slow disk must not hold the caller.
         if self._recorder is not None:
             await self._recorder.close()
@@ -370,6 +399,8 @@ class Call:
                 "ai_late_audio_ms": round(session.late_audio_ms + playout.audio.ms(playout.late_bytes)),
                 "uplink_frames": session.audio_out_frames,
                 "uplink_dropped": session.uplink_dropped_frames,
+                "ai_reconnects": session.reconnects,
+                "ai_skipped_silence_ms": round(session.skipped_silence_ms),
                 **{f"usage_{name}": value for name, value in session.usage.items()},
             }
         seconds = round(time.monotonic() - self._started, 1)

@@ -19,8 +19,10 @@ from arivox.media.clock import Pacer
 from arivox.media.playout import Playout
 from arivox.media.rtp.link import RtpLink
 from arivox.media.rtp.ports import PortRange
+from arivox.providers import registry
 from arivox.providers.base import Brief, Fault, ProviderEvent
-from arivox.service import PROVIDERS, rtp_addresses
+from arivox.providers.registry import Provider
+from arivox.service import rtp_addresses
 from arivox.settings import Settings
 
 _OLDEST: Final = (20, 0)
@@ -77,7 +79,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 def _prompts(settings: Settings) -> Finding:
     try:
-        found = prompts.load(settings.prompts_file, settings.ai_service_provider)
+        sections = registry.find(settings.ai_service_provider).sections
+        found = prompts.load(settings.prompts_file, sections)
     except SettingsError as error:
         return Finding("prompts", "failed", str(error), "Correct the file, or copy a fresh one: arivox init.")
     return Finding("prompts", "ok", f"{len(found.states)} states, beginning with {found.way[0]}")
@@ -262,8 +265,9 @@ class _Loop:
 
 async def _provider(settings: Settings) -> Finding:
     name = settings.ai_service_provider
+    provider = registry.find(name)
     try:
-        settings.require_provider()
+        provider.check(settings)
         faults: list[ProviderError] = []
         fault = asyncio.Event()
 
@@ -272,7 +276,7 @@ async def _provider(settings: Settings) -> Finding:
                 faults.append(event.error)
                 fault.set()
 
-        session = PROVIDERS[name](settings, ULAW, on_event)
+        session = provider.new_session(settings, ULAW, on_event)
         begun = time.monotonic()
         try:
             await session.connect(Brief("Say nothing."))
@@ -286,18 +290,25 @@ async def _provider(settings: Settings) -> Finding:
     except SettingsError as error:
         return Finding(name, "failed", str(error))
     except ProviderError as error:
-        return Finding(name, "failed", str(error), _provider_hint(error))
+        return Finding(name, "failed", str(error), _provider_hint(provider, error))
     if faults:
-        return Finding(name, "failed", str(faults[0]), "Correct the OPENAI_ or VAD_ setting that it names.")
-    return Finding(name, "ok", f"{settings.openai_model} opened a session in {elapsed} ms")
+        hint = f"Correct the {provider.prefix} or VAD_ setting that it names."
+        return Finding(name, "failed", str(faults[0]), hint)
+    return Finding(name, "ok", f"{provider.model(settings)} opened a session in {elapsed} ms")
 
 
-def _provider_hint(error: ProviderError) -> str:
+def _provider_hint(provider: Provider, error: ProviderError) -> str:
     if "api_key" in error.code or error.code == "401":
-        return "Set OPENAI_API_KEY to a valid key of a project with Realtime access."
-    if "model" in error.code:
-        return "Set OPENAI_MODEL to a model that the project may use."
-    return "Can this machine reach OPENAI_REALTIME_URL (firewall, proxy)?"
+        return f"Set {provider.key_setting} to a valid key of a project that may use {provider.title}."
+    if "model" in error.code or error.code == "404":
+        return f"Set {provider.model_setting} to a model that the project may use."
+    if error.code in ("credentials", "permission_denied", "403"):
+        return "May the account use the service? See docs/providers."
+    if error.code == "invalid_argument":
+        return f"A {provider.prefix} setting does not suit the model."
+    if error.code in ("insufficient_quota", "429"):
+        return "The project's quota is used up: see its page of limits and billing."
+    return f"Can this machine reach {provider.url_setting} (firewall, proxy)?"
 
 
 async def _store(settings: Settings) -> Finding:

@@ -14,6 +14,9 @@ _HEADINGS: Final = {
     "rtp_server_ip": "Media",
     "answer": "The call",
     "ai_service_provider": "The AI",
+    "openai_api_key": "OpenAI",
+    "gemini_api_key": "Gemini",
+    "prompts_file": "The conversation",
     "redis_host": "The store",
     "log_level": "Logs",
 }

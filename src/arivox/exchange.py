@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -14,21 +14,25 @@ from arivox.audio.format import AudioFormat
 from arivox.conversation.conversation import Conversation
 from arivox.ending import EndReason
 from arivox.errors import ProviderError
-from arivox.media.playout import Playout
+from arivox.media.playout import Cut, Playout
 from arivox.providers.base import (
     AgentAudio,
     AgentAudioDone,
     AgentText,
+    CallerActive,
     CallerText,
     Fault,
-    OnProviderEvent,
+    Interrupted,
     ProviderEvent,
-    ProviderSession,
+    Reconnected,
     ResponseDone,
     ResponseStarted,
+    SessionExpires,
+    SessionFactory,
     SpeechStarted,
     SpeechStopped,
     ToolCall,
+    ToolCallsCancelled,
 )
 from arivox.settings import Settings
 from arivox.timeline import Timeline
@@ -38,6 +42,7 @@ log = structlog.get_logger()
 
 _LAST_WORD_S: Final = 0.3  # what was sent last is still in the phone's jitter buffer
 _LONGEST_GOODBYE_S: Final = 12.0
+_EXPIRY_MARGIN_S: Final = 2.0  # the call ends by itself, before the AI's session does
 
 _GOODBYE: Final = (
     "The time for this call is over. Say good-bye now, in the caller's language, in one or two short "
@@ -51,16 +56,6 @@ _IDLE_GOODBYE: Final = (
     "The caller has not spoken for a long time. Say good-bye now, in the caller's language, in one short "
     'sentence. Say: "I cannot hear you, so I will hang up now. Good-bye."'
 )
-
-
-class SessionFactory(Protocol):
-    """Makes the AI's side of a call."""
-
-    def __call__(
-        self, settings: Settings, audio: AudioFormat, on_event: OnProviderEvent, /
-    ) -> ProviderSession:
-        """Return a session that is not connected yet."""
-        ...
 
 
 class Exchange:
@@ -80,6 +75,7 @@ class Exchange:
     ) -> None:
         self.playout = Playout(audio, on_started=self._on_agent_started, on_drained=self._on_drained)
         self.session = new_session(settings, audio, self.on_event)
+        conversation.fixed_tools = not self.session.capabilities.update_tools
         self.wake: Callable[[], None] = lambda: None
         self._settings = settings
         self._conversation = conversation
@@ -107,9 +103,8 @@ class Exchange:
             self._failed(error)
             return
         self._timeline.add("provider.ready", ms=round((time.monotonic() - begun) * 1000))
-        if self.session.capabilities.speak_on_request:
-            self._watchdog.ready(time.monotonic())
-            self.session.speak()
+        self._watchdog.ready(time.monotonic())
+        self.session.speak()
 
     def check(self, now: float) -> None:
         """See to what is due at ``now`` (monotonic seconds)."""
@@ -121,16 +116,20 @@ class Exchange:
             self._timeline.add("alarm", name=alarm.name.lower())
             self._on_alarm(alarm)
 
-    async def close(self) -> None:
-        """End the AI's session; its events are ignored from here on."""
+    def stop(self) -> None:
+        """Take no more of the AI's events, but for the last words of a turn."""
         self._ended = True
+
+    async def close(self) -> None:
+        """End the AI's session."""
+        self.stop()
         await self.session.close()
 
     # --- from the AI ---
 
     def on_event(self, event: ProviderEvent) -> None:
         """Take one event of the AI."""
-        if self._ended:
+        if self._ended and not isinstance(event, AgentText | CallerText):
             return
         match event:
             case AgentAudio():
@@ -138,7 +137,16 @@ class Exchange:
             case AgentAudioDone():
                 self._finish_item(event.item_id)
             case SpeechStarted():
-                self._on_speech_started()
+                cuts = self._cut()
+                self._watchdog.caller_spoke(time.monotonic())
+                self._timeline.add("caller.speech_started")
+                self._on_interrupted(cuts)
+            case Interrupted():
+                cuts = self._cut()
+                self._watchdog.caller_active(time.monotonic())
+                self._on_interrupted(cuts)
+            case CallerActive():
+                self._watchdog.caller_active(time.monotonic())
             case SpeechStopped():
                 self._watchdog.caller_stopped(time.monotonic())
                 self._turn_ended_ms = self._timeline.now_ms()
@@ -155,6 +163,12 @@ class Exchange:
                 log.info("caller", text=event.text, state=self._conversation.state)
             case ToolCall():
                 self._on_tool_call(event)
+            case ToolCallsCancelled():
+                self._timeline.add("tool.cancelled", calls=", ".join(event.call_ids))
+            case Reconnected():
+                self._on_reconnected(event)
+            case SessionExpires():
+                self._watchdog.expires(time.monotonic() + event.seconds - _EXPIRY_MARGIN_S)
             case Fault():
                 self._on_fault(event.error)
 
@@ -175,14 +189,20 @@ class Exchange:
         self.playout.finish(item_id)
         self._maybe_quiet()
 
-    def _on_speech_started(self) -> None:
+    def _cut(self) -> list[Cut]:
+        """Silence the agent at once."""
         cuts = self.playout.flush()
         self.session.interrupt(cuts)
-        self._watchdog.caller_spoke(time.monotonic())
-        self._timeline.add("caller.speech_started")
+        return cuts
+
+    def _on_interrupted(self, cuts: list[Cut]) -> None:
         for cut in cuts:
             self._timeline.add(
-                "barge_in", item=cut.item_id, heard_ms=cut.heard_ms, received_ms=cut.received_ms
+                "barge_in",
+                item=cut.item_id,
+                heard_ms=cut.heard_ms,
+                received_ms=cut.received_ms,
+                told=self.session.capabilities.truncate,
             )
         if cuts:
             log.info("the caller interrupts", heard_ms=cuts[0].heard_ms, received_ms=cuts[0].received_ms)
@@ -218,6 +238,17 @@ class Exchange:
         self.session.tool_result(event.call_id, outcome.output, answer=not outcome.end_call)
         if outcome.end_call:
             self._close_after_speech(EndReason.AGENT_HANGUP)
+
+    def _on_reconnected(self, event: Reconnected) -> None:
+        self._timeline.add(
+            "provider.reconnected", cause=event.cause, resumed=event.resumed, gap_ms=event.gap_ms
+        )
+        log.info(
+            "the AI's session goes on over another connection",
+            cause=event.cause,
+            resumed=event.resumed,
+            gap_ms=event.gap_ms,
+        )
 
     def _on_fault(self, error: ProviderError) -> None:
         if error.fatal:
@@ -273,6 +304,7 @@ class Exchange:
                 self._say_and_close(_IDLE_GOODBYE, EndReason.CALLER_IDLE)
             case Alarm.ASK_CALLER:
                 log.info("the caller is silent; asking")
+                self._watchdog.ready(time.monotonic())  # an AI that is silent when asked is not there
                 self.session.speak(_ASK_CALLER)
             case Alarm.NO_FIRST_AUDIO:
                 self._failed(_silent(f"said nothing within {self._settings.first_audio_timeout_s:g} s"))

@@ -7,6 +7,7 @@ import gc
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,11 +17,13 @@ from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
 from arivox.call import Call, CallContext
 from arivox.conversation import prompts
+from arivox.conversation.prompts import Prompts
 from arivox.errors import SettingsError
-from arivox.exchange import SessionFactory
 from arivox.media.clock import Pacer
 from arivox.media.rtp.ports import PortRange
-from arivox.providers.openai.session import OpenAISession
+from arivox.providers import registry
+from arivox.providers.base import SessionFactory
+from arivox.providers.registry import Provider
 from arivox.providers.socket import tls_context
 from arivox.settings import Settings
 from arivox.switchboard import Switchboard
@@ -29,7 +32,6 @@ from arivox.timeline import Watcher
 log = structlog.get_logger()
 
 _SHUT_DOWN_S: Final = 10.0
-PROVIDERS: Final[dict[str, SessionFactory]] = {"openai": OpenAISession}
 
 
 def rtp_addresses(settings: Settings) -> tuple[str, str]:
@@ -59,14 +61,16 @@ class Service:
         watchers: Sequence[Watcher] = (),
         new_session: SessionFactory | None = None,
     ) -> None:
-        """Check what can be checked without a network. Raises SettingsError."""
+        """Check what can be checked without a network. Raises SettingsError.
+
+        ``new_session`` stands in for the sessions of every provider.
+        """
         settings.require_ari()
-        if new_session is None:
-            settings.require_provider()
         self.settings = settings
         self._watchers = tuple(watchers)
-        self._new_session = new_session or PROVIDERS[settings.ai_service_provider]
-        self._prompts = prompts.load(settings.prompts_file, settings.ai_service_provider)
+        self._new_session = new_session
+        self._chosen: dict[str, tuple[Provider, Prompts]] = {}
+        self.choose_provider(settings.ai_service_provider, "AI_SERVICE_PROVIDER")
         self._bind, self._rtp_host = rtp_addresses(settings)
         self._stop = asyncio.Event()
         self.pacer = Pacer()
@@ -92,8 +96,7 @@ class Service:
         """
         if self.settings.redis_host:
             log.warning("conversations are not stored yet; only doctor uses it", setting="REDIS_HOST")
-        if self.settings.openai_realtime_url.startswith("wss:"):
-            await asyncio.to_thread(tls_context)
+        await asyncio.to_thread(tls_context)
         # A full collection would stop the audio of all calls for tens of milliseconds; what lives from here
         # on is small.
         gc.collect()
@@ -126,6 +129,21 @@ class Service:
             self._executor.shutdown(wait=False)
             log.info("arivox stopped", calls=board.served)
 
+    def choose_provider(self, name: str, where: str) -> tuple[Provider, Prompts]:
+        """Return the provider of that name, or the service's own, and its prompts.
+
+        Raises SettingsError, which names ``where`` the name stood, or the setting that it lacks.
+        """
+        provider = registry.find(name or self.settings.ai_service_provider, where)
+        if provider.name not in self._chosen:
+            if self._new_session is None:
+                provider.check(self.settings)
+            else:
+                provider = replace(provider, new_session=self._new_session)
+            loaded = prompts.load(self.settings.prompts_file, provider.sections)
+            self._chosen[provider.name] = (provider, loaded)
+        return self._chosen[provider.name]
+
     async def _announce(self, on_ready: Callable[[], None] | None) -> None:
         await self.switchboard.connected.wait()
         if on_ready is not None:
@@ -139,8 +157,7 @@ class Service:
             ports=self.ports,
             rtp_host=self._rtp_host,
             executor=self._executor,
-            prompts=self._prompts,
-            new_session=self._new_session,
+            choose_provider=self.choose_provider,
             expect_channel=self.switchboard.expect_channel,
             watchers=self._watchers,
         )

@@ -23,7 +23,7 @@ import yaml
 from arivox.errors import SettingsError
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-Provider = Literal["openai"]
+Provider = Literal["openai", "gemini", "openai-live"]
 
 
 def _setting(
@@ -91,7 +91,7 @@ class Settings:
         "hangup", "When the agent ends the call: hang up, or continue in the dialplan"
     )
     max_call_duration_s: int = _setting(
-        300, "Longest call, in seconds; OpenAI's sessions end after an hour", low=15, high=3540
+        300, "Longest call, in seconds; OpenAI's own sessions end after an hour", low=15, high=86400
     )
     goodbye_before_s: float = _setting(
         12.0, "The agent says good-bye this long before the longest call ends. 0: never", low=0
@@ -108,8 +108,14 @@ class Settings:
     )
 
     # --- the AI ---
-    ai_service_provider: Provider = _setting("openai", "Which AI speaks")
+    ai_service_provider: Provider = _setting(
+        "openai",
+        "Which AI speaks; a call can choose another in the dialplan: Stasis(arivox,provider=gemini), or the "
+        "channel variable ARIVOX_PROVIDER",
+    )
     provider_connect_timeout_s: float = _setting(8.0, "Longest wait for the AI's session", low=0.5)
+
+    # --- OpenAI ---
     openai_api_key: str = _setting("", "Key of the OpenAI project", secret=True)
     openai_realtime_url: str = _setting(
         "wss://api.openai.com/v1/realtime",
@@ -140,6 +146,63 @@ class Settings:
     vad_prefix_padding_ms: int = _setting(300, "server_vad: audio kept before speech", low=0)
     vad_silence_duration_ms: int = _setting(500, "server_vad: silence that ends a turn", low=0)
     vad_eagerness: Literal["auto", "low", "medium", "high"] = _setting("auto", "semantic_vad: eagerness")
+    openai_live_url: str = _setting(
+        "wss://api.openai.com/v1/live/sessions", "OpenAI Live (AI_SERVICE_PROVIDER=openai-live)"
+    )
+    openai_live_model: str = _setting("gpt-live-1", "Model of OpenAI Live")
+    openai_live_backend_model: str = _setting(
+        "gpt-5.6-luna", "Model that OpenAI Live delegates tasks and tools to"
+    )
+
+    # --- Gemini ---
+    gemini_api_key: str = _setting("", "Key of Google AI Studio", secret=True)
+    gemini_auth: Literal["auto", "key", "token", "vertex"] = _setting(
+        "auto",
+        "key: AI Studio by GEMINI_API_KEY; token: the same, by a token for one session that is made with the "
+        "key; vertex: Vertex AI by a service account; auto: key where there is one, else vertex",
+    )
+    google_application_credentials: Path | None = _setting(
+        None, "Vertex AI: key file of the service account. Empty: the machine's own identity"
+    )
+    gemini_project_id: str = _setting("", "Vertex AI: project")
+    gemini_location: str = _setting(
+        "us-central1", "Vertex AI: region, us, eu or global (global does not serve the 2.5 models)"
+    )
+    gemini_live_url: str = _setting(
+        "",
+        "Another server that speaks the protocol, used as it is. Empty: Google's, by model and GEMINI_AUTH",
+    )
+    gemini_token_url: str = _setting(
+        "https://generativelanguage.googleapis.com/v1alpha/auth_tokens",
+        "Where GEMINI_AUTH=token makes its tokens",
+    )
+    gemini_model_name: str = _setting("gemini-3.8-live", "Model")
+    gemini_voice_id: str = _setting("Kore", "Voice")
+    gemini_system_instruction: str = _setting("", "System instruction. Empty: the one of the prompts file")
+    gemini_language: str = _setting(
+        "", "Language the caller speaks (BCP 47, de-DE), for the transcript. Empty: found by the model"
+    )
+    gemini_target_input_sample_rate: Literal["16000", "8000"] = _setting(
+        "16000", "Rate of the caller's audio to Gemini; 8000 sends half as much, and Gemini resamples"
+    )
+    gemini_thinking_level: Literal["", "minimal", "low", "medium", "high"] = _setting(
+        "", "How much the model thinks, for models that take it. Empty: the model's default"
+    )
+    gemini_vad_start_sensitivity: Literal["", "high", "low"] = _setting(
+        "", "How readily speech is taken to begin. Empty: Google's default (high)"
+    )
+    gemini_vad_end_sensitivity: Literal["", "high", "low"] = _setting(
+        "", "How readily speech is taken to end. Empty: Google's default (high)"
+    )
+    gemini_vad_prefix_padding_ms: int | None = _setting(
+        None, "Speech needed before a turn begins. Empty: Google's default", low=0
+    )
+    gemini_vad_silence_duration_ms: int | None = _setting(500, "Silence that ends a turn", low=0)
+    gemini_history_max_turns: int = _setting(
+        40, "Turns that are told again to a session that had to begin anew", low=0
+    )
+
+    # --- the conversation ---
     prompts_file: Path | None = _setting(None, "Prompts and states (YAML). Empty: the one in the package")
 
     # --- the store ---
@@ -158,9 +221,13 @@ class Settings:
     def __post_init__(self) -> None:
         if not _is_url(self.ari_url, "http", "https"):
             raise SettingsError("ARI_URL", f"{self.ari_url!r} is not an http:// or https:// address")
-        if not _is_url(self.openai_realtime_url, "ws", "wss"):
+        for name in ("openai_realtime_url", "openai_live_url", "gemini_live_url"):
+            url = getattr(self, name)
+            if url and not _is_url(url, "ws", "wss"):
+                raise SettingsError(name.upper(), f"{url!r} is not a ws:// or wss:// address")
+        if not _is_url(self.gemini_token_url, "http", "https"):
             raise SettingsError(
-                "OPENAI_REALTIME_URL", f"{self.openai_realtime_url!r} is not a ws:// or wss:// address"
+                "GEMINI_TOKEN_URL", f"{self.gemini_token_url!r} is not an http:// or https:// address"
             )
         if self.rtp_server_port % 2:
             raise SettingsError("RTP_SERVER_PORT", f"{self.rtp_server_port} is odd; RTP uses even ports")
@@ -189,15 +256,6 @@ class Settings:
                 raise SettingsError(
                     name, "is not set", "Put the user of ari.conf and its password into .env (arivox init)."
                 )
-
-    def require_provider(self) -> None:
-        """Raise SettingsError unless the chosen provider can be used."""
-        if not self.openai_api_key and self.openai_realtime_url.startswith("wss://api.openai.com"):
-            raise SettingsError(
-                "OPENAI_API_KEY",
-                "is not set",
-                "Put the key into .env, or try without one: arivox demo.",
-            )
 
 
 def _is_url(text: str, *schemes: str) -> bool:
@@ -229,15 +287,6 @@ _NAMES_NOTHING: Final = {
 }
 # Names of the scripts for what this version does not have yet: an old .env goes on working, with a warning.
 _NOT_YET: Final = {
-    "GEMINI_API_KEY",
-    "GEMINI_HISTORY_MAX_TURNS",
-    "GEMINI_MODEL_NAME",
-    "GEMINI_PROJECT_ID",
-    "GEMINI_SYSTEM_INSTRUCTION",
-    "GEMINI_TARGET_INPUT_SAMPLE_RATE",
-    "GEMINI_VAD_PREFIX_PADDING_MS",
-    "GEMINI_VAD_SILENCE_DURATION_MS",
-    "GOOGLE_APPLICATION_CREDENTIALS",
     "REDIS_CONVERSATION_TTL_S",
 }
 _OURS: Final = ("ARI_", "RTP_", "OPENAI_", "VAD_", "REDIS_", "GEMINI_", "MAX_CALL", "LOG_")
@@ -370,7 +419,7 @@ def _warnings(sources: Sequence[tuple[str, Mapping[str, Any]]], known: Mapping[s
             if name in known:
                 continue
             if name in _NAMES_NOTHING:
-                problem = f"names nothing in the provider's API; it will be {_NAMES_NOTHING[name]}"
+                problem = f"names nothing in Gemini's API and has no effect; set {_NAMES_NOTHING[name]}"
             elif name in _NOT_YET:
                 problem = "has no effect in this version"
             elif mine or name.startswith(_OURS):

@@ -85,6 +85,21 @@ class Watchdog:
         self._quiet_since = now
         self.answer_expected(now)
 
+    def caller_active(self, now: float) -> None:
+        """Hear of a sign that the caller has said something: an answer is awaited, if none is heard."""
+        self._asked = False
+        self._first_audio = _NEVER
+        self._quiet_since = now
+        if not self._busy:
+            self.answer_expected(now)
+
+    def expires(self, end: float) -> None:
+        """Hear that the AI's session ends at ``end``: the call cannot be longer."""
+        if end < self._end:
+            self._end = end
+            if self._goodbye != _NEVER:
+                self._goodbye = end - self._limits.goodbye_before
+
     def answer_expected(self, now: float) -> None:
         """Hear that the AI should speak soon."""
         self._response = now + self._limits.response

@@ -74,7 +74,10 @@ def of_asterisk(asterisk: AsteriskInstance, emulator: EmulatorServer) -> dict[st
         "ARI_PASSWORD": asterisk.ari_password,
         "ARI_APP_NAME": asterisk.app,
         "OPENAI_REALTIME_URL": emulator.url,
+        "OPENAI_LIVE_URL": emulator.live_url,
         "OPENAI_API_KEY": "sk-right",
+        "GEMINI_LIVE_URL": emulator.gemini_url,
+        "GEMINI_API_KEY": "sk-right",
         "RTP_SERVER_PORT": str(first),
         "RTP_SERVER_PORT_LAST": str(last),
     }
@@ -99,6 +102,8 @@ ARI = {"ARI_USERNAME": "u", "ARI_PASSWORD": "hidden-password"}
 BAD_SETTINGS = {
     "nothing set": ({}, "ARI_USERNAME"),
     "no key": (ARI, "OPENAI_API_KEY"),
+    "no key of Google's": (ARI | {"AI_SERVICE_PROVIDER": "gemini"}, "GEMINI_API_KEY"),
+    "no such provider": (ARI | {"AI_SERVICE_PROVIDER": "parrot"}, "AI_SERVICE_PROVIDER"),
     "port is no number": (ARI | {"RTP_SERVER_PORT": "many"}, "RTP_SERVER_PORT"),
     "host that does not resolve": (
         ARI | {"ARI_URL": "http://nowhere.invalid:8088", "OPENAI_API_KEY": "sk-hidden"},
@@ -155,7 +160,7 @@ async def test_init_writes_files_that_work(tmp_path: Path) -> None:
     )
     assert len(found.ari_password) >= 16
     assert found.prompts_file == folder / "prompts.yaml"
-    assert prompts.load(folder / "prompts.yaml", "openai") == prompts.load(None, "openai")
+    assert prompts.load(folder / "prompts.yaml", ["openai"]) == prompts.load(None, ["openai"])
     ari, dialplan = ((folder / "asterisk" / name).read_text() for name in ("ari.conf", "extensions.conf"))
     assert f"[{found.ari_username}]" in ari
     assert found.ari_password in ari
@@ -180,7 +185,7 @@ async def test_init_does_not_overwrite_unless_told(tmp_path: Path) -> None:
     assert (tmp_path / "prompts.yaml").read_text() == "mine"
     forced = await run("init", str(tmp_path), "--force", cwd=tmp_path)
     assert forced.status == 0
-    assert prompts.load(tmp_path / "prompts.yaml", "openai").states
+    assert prompts.load(tmp_path / "prompts.yaml", ["openai"]).states
 
 
 # --- doctor ---
@@ -226,6 +231,28 @@ async def test_doctor_says_what_to_mend(asterisk: AsteriskInstance, tmp_path: Pa
 
 
 @pytest.mark.asterisk
+async def test_doctor_checks_the_provider_that_is_chosen(asterisk: AsteriskInstance, tmp_path: Path) -> None:
+    async with EmulatorServer(Echo, api_keys={"sk-right"}) as emulator:
+        good = of_asterisk(asterisk, emulator)
+        gemini, live, key, model = await asyncio.gather(
+            run("doctor", "--provider", "gemini", cwd=tmp_path, **good),
+            run("doctor", "--provider=openai-live", cwd=tmp_path, **good),
+            run(
+                "doctor",
+                cwd=tmp_path,
+                **good | {"AI_SERVICE_PROVIDER": "gemini", "GEMINI_API_KEY": "sk-wrong"},
+            ),
+            run("doctor", "--provider=gemini", cwd=tmp_path, **good | {"GEMINI_MODEL_NAME": "gemini-parrot"}),
+        )
+    assert re.search(r"^ok +gemini +gemini-3\.8-live opened a session", gemini.out, re.MULTILINE), gemini.out
+    assert re.search(r"^ok +openai-live +gpt-live-1 opened a session", live.out, re.MULTILINE), live.out
+    assert "Everything is in order." in gemini.out
+    assert "Everything is in order." in live.out
+    assert_to_mend(key, r"^failed +gemini +.*\n +-> .*GEMINI_API_KEY")
+    assert_to_mend(model, r"^failed +gemini +.*\n +-> .*GEMINI_MODEL_NAME")
+
+
+@pytest.mark.asterisk
 async def test_doctor_finds_the_ports_taken(asterisk: AsteriskInstance, tmp_path: Path) -> None:
     first, last = ports.free_udp_range(2)
     async with EmulatorServer(Echo) as emulator:
@@ -257,9 +284,11 @@ async def emulate_until(number: signal.Signals, cwd: Path) -> Ended:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             assert process.stdout is not None
-            line = (await process.stdout.readline()).decode()
-            match = re.fullmatch(r"listening on (ws://127\.0\.0\.1:\d+/v1/realtime)\n", line)
-            assert match, line
+            lines = [(await process.stdout.readline()).decode() for _ in range(4)]
+            match = re.fullmatch(r"OPENAI_REALTIME_URL=(ws://127\.0\.0\.1:\d+/v1/realtime)\n", lines[0])
+            assert match, lines
+            assert [line.partition("=")[0] for line in lines[1:3]] == ["OPENAI_LIVE_URL", "GEMINI_LIVE_URL"]
+            assert lines[3].startswith("listening on port ")
             async with (
                 aiohttp.ClientSession(headers={"Authorization": "Bearer sk-only"}) as http,
                 http.ws_connect(f"{match[1]}?model=gpt-realtime-2.1") as client,

@@ -14,7 +14,7 @@ from arivox.conversation import prompts
 from arivox.conversation.conversation import END, MOVE, Conversation
 from arivox.conversation.prompts import Prompts
 
-PROMPTS = prompts.load(None, "openai")
+PROMPTS = prompts.load(None, ["openai"])
 WAY = PROMPTS.way
 
 

@@ -29,7 +29,7 @@ gemini:
 
 
 def test_states_keep_the_order_of_the_file_and_text_is_one_line() -> None:
-    found = prompts.parse(GOOD, "openai", "test")
+    found = prompts.parse(GOOD, ["openai"], "test")
     assert found.system_instruction == "You are brief."
     assert found.states == {
         "greeting": "Hello, who is calling?",
@@ -41,7 +41,7 @@ def test_states_keep_the_order_of_the_file_and_text_is_one_line() -> None:
 
 
 def test_each_provider_has_its_own() -> None:
-    found = prompts.parse(GOOD, "gemini", "test")
+    found = prompts.parse(GOOD, ["gemini"], "test")
     assert found.system_instruction == ""
     assert found.states == {"greeting": "Other words."}
 
@@ -66,29 +66,29 @@ FAULTS = {
 @pytest.mark.parametrize(("text", "problem"), FAULTS.items())
 def test_faults_name_the_place_and_the_file(text: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem) as caught:
-        prompts.parse(text, "openai", "my.yaml")
+        prompts.parse(text, ["openai"], "my.yaml")
     assert caught.value.setting == "PROMPTS_FILE"
     assert caught.value.source == "my.yaml"
 
 
 @pytest.mark.parametrize("prompt", ["no", "7", "2024-13-45", "1:30", "null", "~"])
 def test_prompts_are_the_text_that_was_written(prompt: str) -> None:
-    found = prompts.parse(f"openai: {{states: {{1: {prompt}}}}}", "openai", "my.yaml")
+    found = prompts.parse(f"openai: {{states: {{1: {prompt}}}}}", ["openai"], "my.yaml")
     assert found.states == {"1": prompt}
 
 
 def test_tags_make_nothing_but_text() -> None:
     text = "openai: {states: {a: !!python/object/apply:os.getcwd [], b: !!timestamp x}}"
     with pytest.raises(SettingsError):
-        prompts.parse(text, "openai", "my.yaml")
-    assert prompts.parse("openai: {states: {b: !!timestamp x}}", "openai", "x").states == {"b": "x"}
+        prompts.parse(text, ["openai"], "my.yaml")
+    assert prompts.parse("openai: {states: {b: !!timestamp x}}", ["openai"], "x").states == {"b": "x"}
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="openai: states\n\t-[]{},'\"|>&*#%@`?\\x07é", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        found = prompts.parse(text, "openai", "x")
+        found = prompts.parse(text, ["openai"], "x")
     except SettingsError:
         return
     assert found.way
@@ -96,21 +96,21 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"PROMPTS_FILE.*nowhere\.yaml"):
-        prompts.load(tmp_path / "nowhere.yaml", "openai")
+        prompts.load(tmp_path / "nowhere.yaml", ["openai"])
     with pytest.raises(SettingsError, match="PROMPTS_FILE"):
-        prompts.load(tmp_path, "openai")
+        prompts.load(tmp_path, ["openai"])
     (tmp_path / "latin.yaml").write_bytes("openai: {states: {a: grün}}".encode("latin-1"))
     with pytest.raises(SettingsError, match=r"latin\.yaml"):
-        prompts.load(tmp_path / "latin.yaml", "openai")
+        prompts.load(tmp_path / "latin.yaml", ["openai"])
 
 
 def test_file_of_the_user_is_taken(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(GOOD, encoding="utf-8")
-    assert prompts.load(tmp_path / "mine.yaml", "openai").way == ("greeting", "farewell")
+    assert prompts.load(tmp_path / "mine.yaml", ["openai"]).way == ("greeting", "farewell")
 
 
 def test_file_of_the_package_works_to_its_end() -> None:
-    found = prompts.load(None, "openai")
+    found = prompts.load(None, ["openai"])
     assert found.way[0] == "greeting"
     assert {"fallback", "error_handler"} <= set(found.states)
     conversation = Conversation(found)

@@ -34,7 +34,7 @@ def play() -> tuple[str, Timeline, Screen]:
     at(0.05, "agent.speaks", item="item_1", latency_ms=None)
     at(0.30, "agent.said", item="item_1", text="Hello.")
     at(2.00, "caller.speech_started")
-    at(2.00, "barge_in", item="item_1", heard_ms=1950, received_ms=4000)
+    at(2.00, "barge_in", item="item_1", heard_ms=1950, received_ms=4000, told=True)
     at(3.00, "caller.speech_stopped")
     at(3.10, "caller.said", text="yes please")
     at(3.20, "state", before="greeting", after="gathering_reason")

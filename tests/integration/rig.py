@@ -103,7 +103,10 @@ class Rig:
             "ari_password": self.asterisk.ari_password,
             "ari_app_name": self.asterisk.app,
             "openai_realtime_url": self.emulator.url,
+            "openai_live_url": self.emulator.live_url,
             "openai_api_key": "sk-test",
+            "gemini_live_url": self.emulator.gemini_url,
+            "gemini_api_key": "sk-test",
             "rtp_server_port": first,
             "rtp_server_port_last": last,
         }

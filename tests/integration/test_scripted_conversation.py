@@ -120,7 +120,9 @@ async def test_wrong_tool_calls_are_answered_with_an_error(asterisk: AsteriskIns
             assert part in output_of(output)["error"]
             await stage.say("Once more.", speed=20)
         assert stage.record.received_count["session.update"] == 1
-        assert rig.calls[0].conversation.state == "greeting"
+        conversation = rig.calls[0].conversation
+        assert conversation is not None
+        assert conversation.state == "greeting"
 
 
 async def test_several_tools_of_one_answer_are_all_answered_before_it_speaks_on(

@@ -32,7 +32,7 @@ def snr_db(signal: np.ndarray[tuple[int], np.dtype[np.float64]], frequency: floa
 @pytest.mark.parametrize(("audio", "law"), FORMATS)
 def test_caller_reaches_the_provider(audio: AudioFormat, law: Law, rate: int) -> None:
     line = encode(np.frombuffer(tone(8000), "<i2"), law)
-    heard = Transcoder(audio, rate).to_provider(line)
+    heard = Transcoder(audio, up=rate, down=rate).to_provider(line)
     assert len(heard) == len(line) * rate // 8000 * 2
     assert snr_db(np.frombuffer(heard, "<i2").astype(float), 1000, rate) > 35
 
@@ -41,14 +41,14 @@ def test_caller_reaches_the_provider(audio: AudioFormat, law: Law, rate: int) ->
 @pytest.mark.parametrize(("audio", "law"), FORMATS)
 def test_agent_reaches_the_line(audio: AudioFormat, law: Law, rate: int) -> None:
     speech = tone(rate)
-    heard = Transcoder(audio, rate).to_link(speech)
+    heard = Transcoder(audio, up=rate, down=rate).to_link(speech)
     assert len(heard) == len(speech) // 2 * 8000 // rate
     assert snr_db(decode(heard, law).astype(float), 1000, 8000) > 35
 
 
 @pytest.mark.parametrize(("audio", "law"), FORMATS)
 def test_silence_stays_silence(audio: AudioFormat, law: Law) -> None:
-    transcoder = Transcoder(audio, 24000)
+    transcoder = Transcoder(audio, up=24000, down=24000)
     assert transcoder.to_link(bytes(960)) == audio.silence * 160
     quiet = np.frombuffer(transcoder.to_provider(audio.silence * 160), "<i2")
     assert np.abs(quiet).max() <= 9  # A-law has no zero: its silence is 8
@@ -58,8 +58,8 @@ def test_silence_stays_silence(audio: AudioFormat, law: Law) -> None:
 @given(st.sampled_from([16000, 24000]), st.lists(st.integers(0, 1500), max_size=12))
 def test_pieces_cut_anywhere_sound_like_the_whole(rate: int, cuts: list[int]) -> None:
     speech = tone(rate, 0.2, 700)
-    whole = Transcoder(ULAW, rate).to_link(speech)
-    transcoder, heard, at = Transcoder(ULAW, rate), b"", 0
+    whole = Transcoder(ULAW, up=rate, down=rate).to_link(speech)
+    transcoder, heard, at = Transcoder(ULAW, up=rate, down=rate), b"", 0
     for cut in [*cuts, len(speech)]:
         heard += transcoder.to_link(speech[at : at + cut])  # an odd cut leaves half a sample over
         at = min(at + cut, len(speech))
@@ -71,15 +71,15 @@ def test_pieces_cut_anywhere_sound_like_the_whole(rate: int, cuts: list[int]) ->
 
 def test_restart_forgets_half_a_sample_and_the_past() -> None:
     speech = tone(24000)
-    used = Transcoder(ULAW, 24000)
+    used = Transcoder(ULAW, up=24000, down=24000)
     used.to_link(speech[:1001])
     used.restart()
-    assert used.to_link(speech) == Transcoder(ULAW, 24000).to_link(speech)
+    assert used.to_link(speech) == Transcoder(ULAW, up=24000, down=24000).to_link(speech)
 
 
 def test_restart_leaves_the_caller_alone() -> None:
     line = bytes(range(256)) * 2
-    used, fresh = Transcoder(ULAW, 24000), Transcoder(ULAW, 24000)
+    used, fresh = Transcoder(ULAW, up=24000, down=24000), Transcoder(ULAW, up=24000, down=24000)
     first = used.to_provider(line[:300])
     used.restart()
     assert first + used.to_provider(line[300:]) == fresh.to_provider(line[:300]) + fresh.to_provider(
@@ -90,6 +90,6 @@ def test_restart_leaves_the_caller_alone() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=50), max_size=10))
 def test_any_bytes_become_whole_samples(pieces: list[bytes]) -> None:
-    transcoder = Transcoder(ULAW, 24000)
+    transcoder = Transcoder(ULAW, up=24000, down=24000)
     heard = sum(len(transcoder.to_link(piece)) for piece in pieces)
     assert heard == sum(map(len, pieces)) // 2 // 3

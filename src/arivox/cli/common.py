@@ -19,6 +19,14 @@ T = TypeVar("T")
 EnvFile = Annotated[
     Path | None, typer.Option("--env-file", help="Settings file instead of .env.", show_default=False)
 ]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        help="Which AI: openai, gemini or openai-live, instead of AI_SERVICE_PROVIDER.",
+        show_default=False,
+    ),
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML settings instead of arivox.yaml.", show_default=False)
 ]

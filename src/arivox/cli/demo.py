@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 
 from arivox import logs, settings
-from arivox.cli.common import on_signals, run_loop
+from arivox.cli.common import ProviderOption, on_signals, run_loop
 from arivox.settings import Settings
 
 
 def demo(
+    provider: ProviderOption = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave everything up for a softphone, until Ctrl-C.")
     ] = False,
@@ -26,10 +27,11 @@ def demo(
 ) -> None:
     """Place a real call through a real Asterisk to an AI, and show the conversation.
 
-    Without OPENAI_API_KEY the AI is emulated on this machine.
+    Without a key (OPENAI_API_KEY, GEMINI_API_KEY) the AI is emulated on this machine.
     """
     # The demo brings its own Asterisk: of the user's settings only those of the AI count.
-    loaded = settings.load(overrides={"LOG_LEVEL": os.environ.get("LOG_LEVEL", "error")})
+    overrides = {"LOG_LEVEL": os.environ.get("LOG_LEVEL", "error"), "AI_SERVICE_PROVIDER": provider or ""}
+    loaded = settings.load(overrides=overrides)
     logs.setup(loaded.settings)
     if not run_loop(_demo(loaded.settings, keep, output, sip_bind)):
         raise typer.Exit(1)

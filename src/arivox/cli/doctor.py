@@ -7,7 +7,7 @@ from typing import Final
 import typer
 from rich.console import Console
 
-from arivox.cli.common import ConfigFile, EnvFile, load_settings, run_loop
+from arivox.cli.common import ConfigFile, EnvFile, ProviderOption, load_settings, run_loop
 from arivox.doctor import examine
 from arivox.settings import Settings
 
@@ -19,9 +19,10 @@ _MARKS: Final = {
 }
 
 
-def doctor(env_file: EnvFile = None, config: ConfigFile = None) -> None:
+def doctor(provider: ProviderOption = None, env_file: EnvFile = None, config: ConfigFile = None) -> None:
     """Check Asterisk, RTP, the AI and the store. Exit code 1 when something must be mended."""
-    failures = run_loop(_examine(load_settings(env_file, config, log_level="error")))
+    loaded = load_settings(env_file, config, log_level="error", ai_service_provider=provider)
+    failures = run_loop(_examine(loaded))
     if failures:
         raise typer.Exit(1)
 

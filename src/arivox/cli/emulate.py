@@ -1,4 +1,4 @@
-"""``arivox emulate``: a stand-in for OpenAI Realtime on this machine."""
+"""``arivox emulate``: stand-ins for OpenAI Realtime, OpenAI Live and Gemini Live on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def emulate(
     api_key: Annotated[str, typer.Option(help="The only key accepted. Empty: any key.")] = "",
     voice: Annotated[str, typer.Option(help="Voice of the dialogue: slt, rms, awb, kal16.")] = "rms",
 ) -> None:
-    """Serve OpenAI Realtime's protocol without OpenAI. Set OPENAI_REALTIME_URL to the printed address."""
+    """Serve the protocols of OpenAI Realtime, OpenAI Live and Gemini Live without OpenAI and Google.
+
+    Put one of the printed lines into .env.
+    """
     run_loop(_serve(host, port, behaviour, api_key, voice))
 
 
@@ -64,5 +67,8 @@ async def _serve(host: str, port: int, behaviour: str, api_key: str, voice: str)
             await stack.enter_async_context(server)
         except OSError as error:
             raise SettingsError("--port", f"cannot listen on {host}:{port} ({error.strerror})") from error
-        typer.echo(f"listening on {server.url}")
+        typer.echo(f"OPENAI_REALTIME_URL={server.url}")
+        typer.echo(f"OPENAI_LIVE_URL={server.live_url}")
+        typer.echo(f"GEMINI_LIVE_URL={server.gemini_url}")
+        typer.echo(f"listening on port {server.port}")
         await stop.wait()

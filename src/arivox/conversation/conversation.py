@@ -55,6 +55,8 @@ class Conversation:
     """The conversation of one call."""
 
     def __init__(self, prompts: Prompts, system_instruction: str = "") -> None:
+        self.fixed_tools = False
+        """The AI's tools cannot change in mid-call: from the first they allow every state."""
         self._prompts = prompts
         self._instruction = system_instruction or prompts.system_instruction
         self._before_aside: str | None = None
@@ -64,11 +66,12 @@ class Conversation:
     @property
     def brief(self) -> Brief:
         """Return what the AI is told in the present state."""
-        lines = [self._instruction, "", _RULES, ""]
-        lines += [f"Current state: {self.state}", self._fill(self._prompts.states[self.state])]
+        lines = [f"Current state: {self.state}", self._fill(self._prompts.states[self.state])]
         if self.known:
             lines += ["Known so far: " + "; ".join(f"{name}: {value}" for name, value in self.known.items())]
-        return Brief("\n".join(lines).strip(), self._tools())
+        lines += [f"Possible next states: {', '.join(self.exits) or 'none'}"]
+        focus = "\n".join(lines)
+        return Brief("\n".join([self._instruction, "", _RULES, "", focus]).strip(), self._tools(), focus)
 
     @property
     def exits(self) -> tuple[str, ...]:
@@ -105,9 +108,10 @@ class Conversation:
 
     def _tools(self) -> tuple[Tool, ...]:
         end = Tool(END, "End the call, after you have said good-bye.")
-        if not self.exits:
+        states = list(self._prompts.states) if self.fixed_tools else list(self.exits)
+        if not states:
             return (end,)
-        collected = _COLLECTS.get(self.state)
+        collected = None if self.fixed_tools else _COLLECTS.get(self.state)
         value = f"What the caller said: the {collected}" if collected else "What the caller said, briefly"
         move = Tool(
             MOVE,
@@ -115,7 +119,7 @@ class Conversation:
             {
                 "type": "object",
                 "properties": {
-                    "state": {"type": "string", "enum": list(self.exits)},
+                    "state": {"type": "string", "enum": states},
                     "value": {"type": "string", "description": value},
                 },
                 "required": ["state", "value"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -33,18 +34,18 @@ def default_text() -> str:
     return resources.files("arivox.conversation").joinpath("prompts.yaml").read_text(encoding="utf-8")
 
 
-def load(path: Path | None, provider: str) -> Prompts:
-    """Load the prompts of ``provider`` from ``path``, or from the package. Raises SettingsError."""
+def load(path: Path | None, sections: Sequence[str]) -> Prompts:
+    """Load the first of ``sections`` that is there, from ``path`` or the package. Raises SettingsError."""
     source = str(path) if path is not None else "the package's prompts.yaml"
     try:
         text = path.read_text(encoding="utf-8") if path is not None else default_text()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError("PROMPTS_FILE", f"cannot read {source}: {error}") from error
-    return parse(text, provider, source)
+    return parse(text, sections, source)
 
 
-def parse(text: str, provider: str, source: str) -> Prompts:
-    """Parse a prompts file. Raises SettingsError that names the place at fault."""
+def parse(text: str, sections: Sequence[str], source: str) -> Prompts:
+    """Parse the first of ``sections`` in a file. Raises SettingsError that names the place at fault."""
 
     def fault(where: str, problem: str) -> SettingsError:
         return SettingsError("PROMPTS_FILE", f"{where} {problem}", source=source)
@@ -54,8 +55,9 @@ def parse(text: str, provider: str, source: str) -> Prompts:
         content: Any = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes only text
     except (yaml.YAMLError, RecursionError) as error:
         raise fault("the file", f"is not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get(provider), dict):
-        raise fault("the file", f"has no section {provider!r}")
+    provider = next((name for name in sections if isinstance(content, dict) and name in content), None)
+    if provider is None or not isinstance(content[provider], dict):
+        raise fault("the file", f"has no section {' or '.join(map(repr, sections))}")
     section = content[provider]
     instruction = section.get("system_instruction", "")
     if not isinstance(instruction, str):

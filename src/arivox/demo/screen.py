@@ -36,6 +36,8 @@ class Screen:
                 self._line(entry, "call", "answered")
             case "provider.ready":
                 self._line(entry, "call", f"the AI's session is ready after {data['ms']} ms")
+            case "provider.reconnected":
+                self._line(entry, "call", f"[AI] goes on over another connection ({data['cause']})")
             case "state":
                 self._line(entry, "state", f"{data['before']} -> {data['after']}")
             case "agent.speaks":
@@ -90,7 +92,8 @@ class Screen:
 
     def _cut(self, entry: Entry) -> None:
         heard, received = entry.data["heard_ms"], entry.data["received_ms"]
-        self._line(entry, "caller", f"interrupts: {heard} ms of {received} ms were heard; the AI is told so")
+        told = "; the AI is told so" if entry.data["told"] else ""
+        self._line(entry, "caller", f"interrupts: {heard} ms of {received} ms were heard{told}")
 
     def _line(self, entry: Entry, who: str, text: str) -> None:
         line = Text(f"{entry.ms / 1000:6.2f} s  ", style="dim")

@@ -11,7 +11,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from rich.console import Console
@@ -19,9 +19,11 @@ from rich.console import Console
 from arivox.demo.caller import converse
 from arivox.demo.screen import Screen
 from arivox.emulator.voice import best_voice
-from arivox.errors import ArivoxError, AsteriskError, ProviderError
+from arivox.errors import ArivoxError, AsteriskError, ProviderError, SettingsError
+from arivox.providers import registry
+from arivox.providers.registry import Provider
 from arivox.service import Service
-from arivox.settings import Settings
+from arivox.settings import Settings, setting_fields
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.child import Child
 from arivox.testing.phone import SipPhone
@@ -54,7 +56,8 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
         screen.note(f"Asterisk {asterisk.version} is up.")
         # Before the emulator, which speaks with the same program: what is fetched is fetched in sight.
         voice = await asyncio.to_thread(best_voice, screen.note, _CALLER_VOICE)
-        settings = await _choose_ai(_ai_only(settings), stack, screen)
+        provider = registry.find(settings.ai_service_provider)
+        settings = await _choose_ai(provider, _ai_only(settings), stack, screen)
         settings = replace(
             settings,
             ari_url=asterisk.ari_url,
@@ -96,51 +99,50 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
         console.print(f"Its timeline: [bold]{timeline}[/]", soft_wrap=True)
         if options.keep:
             await _keep(asterisk, options, console)
-    return numbers["answers of the agent"] not in (None, 0) and bool(call.timeline.find("barge_in"))
+    return numbers["answers of the agent"] not in (None, 0) and bool(call.timeline.find("state"))
 
 
 def _ai_only(settings: Settings) -> Settings:
-    """Return default settings with the user's choice of the AI, if they have a key.
+    """Return default settings with the user's choice of the AI.
 
     Everything else in their .env is about their own PBX and callers.
     """
-    if not settings.openai_api_key:
-        return Settings(log_level=settings.log_level)
-    return Settings(
-        log_level=settings.log_level,
-        openai_api_key=settings.openai_api_key,
-        openai_realtime_url=settings.openai_realtime_url,
-        openai_model=settings.openai_model,
-        openai_voice_id=settings.openai_voice_id,
-        openai_dialect=settings.openai_dialect,
-        openai_audio_format=settings.openai_audio_format,
-        openai_transcription_model=settings.openai_transcription_model,
-    )
+    theirs = {
+        item.name: getattr(settings, item.name)
+        for item in setting_fields()
+        if item.name.startswith(("openai_", "gemini_", "google_", "vad_"))
+    }
+    return Settings(log_level=settings.log_level, ai_service_provider=settings.ai_service_provider, **theirs)
 
 
-async def _choose_ai(settings: Settings, stack: AsyncExitStack, screen: Screen) -> Settings:
-    if settings.openai_api_key:
-        screen.note(
-            f"OPENAI_API_KEY is set: this call uses the real {settings.openai_model} and costs money."
-        )
+async def _choose_ai(
+    provider: Provider, settings: Settings, stack: AsyncExitStack, screen: Screen
+) -> Settings:
+    try:
+        provider.check(settings)
+    except SettingsError as error:
+        screen.note(f"{error.setting} {error.problem}: an emulated {provider.title} on this machine answers.")
+    else:
+        screen.note(f"This call uses the real {provider.model(settings)} and costs money.")
         return settings
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arivox-demo-")))
     output = folder / "emulator.log"
     output.touch()
     child = Child([sys.executable, "-m", "arivox", "emulate", "--port", "0"], output=output)
     stack.push_async_callback(asyncio.to_thread, child.stop)
-    screen.note("No OPENAI_API_KEY is set: an emulated AI on this machine answers.")
-    url = await _emulator_url(child, output)
-    return replace(settings, openai_realtime_url=url, openai_api_key="emulated")
+    url = await _emulator_url(child, output, f"{provider.url_setting}=")
+    emulated: dict[str, Any] = {provider.url_setting.lower(): url, provider.key_setting.lower(): "emulated"}
+    defaults = Settings(log_level=settings.log_level, ai_service_provider=settings.ai_service_provider)
+    return replace(defaults, **emulated)
 
 
-async def _emulator_url(child: Child, output: Path) -> str:
+async def _emulator_url(child: Child, output: Path, name: str) -> str:
     deadline = time.monotonic() + _EMULATOR_START_S
     while time.monotonic() < deadline:
         text = await asyncio.to_thread(output.read_text)
         for line in text.splitlines():
-            if line.startswith("listening on "):
-                return line.removeprefix("listening on ").strip()
+            if line.startswith(name):
+                return line.removeprefix(name).strip()
         if child.exit_status is not None:
             raise ProviderError("the emulator", f"ended at once: {text[-2000:]}")
         await asyncio.sleep(0.05)

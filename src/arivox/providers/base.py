@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from arivox.audio.format import AudioFormat
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
+from arivox.settings import Settings
 
 # --- events ---
 
@@ -17,7 +19,7 @@ class AgentAudio:
     """Speech of the agent, in the format of the call's media link, any number of samples."""
 
     item_id: str
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,19 @@ class SpeechStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The caller spoke into the agent's answer, which ended there.
+
+    From providers that do not tell where turns begin and end; the others say ``SpeechStarted``.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class CallerActive:
+    """A sign that the caller has said something and awaits an answer; from providers without turns."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseStarted:
     """The agent began to think of an answer."""
 
@@ -77,6 +92,31 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallsCancelled:
+    """The agent has no use for the results of these calls any more: the caller spoke on."""
+
+    call_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """The session goes on over another connection."""
+
+    cause: str
+    resumed: bool
+    """True when the provider kept the conversation; False when it was told the text of it again."""
+    gap_ms: int
+    """How long no audio could be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionExpires:
+    """The provider will end the session in so many seconds, and it cannot be taken up again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something went wrong. With ``error.fatal`` the session is lost."""
 
@@ -90,9 +130,14 @@ ProviderEvent = (
     | CallerText
     | SpeechStarted
     | SpeechStopped
+    | Interrupted
+    | CallerActive
     | ResponseStarted
     | ResponseDone
     | ToolCall
+    | ToolCallsCancelled
+    | Reconnected
+    | SessionExpires
     | Fault
 )
 OnProviderEvent = Callable[[ProviderEvent], None]
@@ -111,11 +156,24 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class Utterance:
+    """Something that was said earlier in the conversation."""
+
+    speaker: Literal["caller", "agent"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Brief:
     """What the agent knows and may do now."""
 
     instructions: str
+    """All of it: who the agent is, and what is asked of it now."""
     tools: tuple[Tool, ...] = ()
+    focus: str = ""
+    """The part that changes in mid-call, for providers whose instructions can only be added to."""
+    history: tuple[Utterance, ...] = ()
+    """What was said before this session, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +184,17 @@ class Capabilities:
     """It says where the caller's turns begin and end."""
     truncate: bool
     """It can be told how much of an item was heard."""
-    update_brief: bool
-    """Instructions and tools can change in mid-session."""
-    speak_on_request: bool
-    """It can be asked to speak without the caller having spoken."""
+    cancel: bool
+    """It can be told to end an answer; else the rest of it is only dropped here."""
+    update: Literal["session", "context", "system turn", "note", "append"]
+    """How instructions change in mid-session: replaced in the session's configuration or its context, by a
+    turn of the system, by a note in the conversation, or by instructions added to the old ones."""
+    update_tools: bool
+    """Tools can change in mid-session."""
+    resume: bool
+    """A lost connection is taken up where it was left."""
+    full_duplex: bool
+    """It hears and speaks at the same time, at the pace of speech, and falls silent by itself."""
 
 
 @dataclass(slots=True)
@@ -144,6 +209,10 @@ class SessionCounters:
     """Agent's audio that came after its answer was interrupted."""
     uplink_dropped_frames: int = 0
     """Caller's audio dropped because the provider's socket stalled, or was never ready."""
+    reconnects: int = 0
+    """Connections after the first."""
+    skipped_silence_ms: float = 0.0
+    """Silence of the agent that was left out: the queue to the caller was getting long."""
     usage: dict[str, int] = field(default_factory=dict)
 
 
@@ -185,4 +254,14 @@ class ProviderSession(Protocol):
 
     async def close(self) -> None:
         """End the session. May be called twice."""
+        ...
+
+
+class SessionFactory(Protocol):
+    """Makes the AI's side of a call."""
+
+    def __call__(
+        self, settings: Settings, audio: AudioFormat, on_event: OnProviderEvent, /
+    ) -> ProviderSession:
+        """Return a session that is not connected yet. Raises SettingsError."""
         ...

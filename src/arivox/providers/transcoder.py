@@ -10,17 +10,24 @@ from arivox.audio.resample import Resampler
 
 
 class Transcoder:
-    """Between G.711 on the link and 16-bit linear at ``rate`` (16000 or 24000) at the provider."""
+    """Between G.711 on the link and 16-bit linear at the provider.
 
-    def __init__(self, link: AudioFormat, rate: int) -> None:
+    ``up`` is the rate of the caller's audio there (8000, 16000 or 24000), ``down`` that of the agent's (16000
+    or 24000).
+    """
+
+    def __init__(self, link: AudioFormat, *, up: int, down: int) -> None:
         self._law: Law = "alaw" if link.law == "alaw" else "ulaw"
-        self._up = Resampler(link.rate, rate)
-        self._down = Resampler(rate, link.rate)
+        self._up = Resampler(link.rate, up) if up != link.rate else None
+        self._down = Resampler(down, link.rate)
         self._odd = b""
 
     def to_provider(self, data: bytes) -> bytes:
         """Return the caller's audio as little-endian 16-bit samples at the provider's rate."""
-        return self._up.process(decode(data, self._law)).astype("<i2", copy=False).tobytes()
+        pcm = decode(data, self._law)
+        if self._up is not None:
+            pcm = self._up.process(pcm)
+        return pcm.astype("<i2", copy=False).tobytes()
 
     def to_link(self, data: bytes) -> bytes:
         """Return the agent's audio in the link's format. A sample cut in two is joined to its other half."""

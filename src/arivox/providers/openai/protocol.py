@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import msgspec
 
 from arivox.errors import ProtocolError, ProviderError
-from arivox.providers.base import Brief, Tool
+from arivox.providers.base import Brief, Tool, Utterance
 
 Dialect = Literal["ga", "beta"]
 PROVIDER: Final = "openai"
@@ -141,6 +141,18 @@ def item_delete(item_id: str) -> bytes:
 def function_call_output(call_id: str, output: str) -> bytes:
     """Return the result of a tool as a conversation item."""
     item = {"type": "function_call_output", "call_id": call_id, "output": output}
+    return _encode({"type": "conversation.item.create", "item": item})
+
+
+def history_item(said: Utterance, dialect: Dialect) -> bytes:
+    """Return something said before this session as a conversation item."""
+    caller = said.speaker == "caller"
+    kind = "input_text" if caller else "output_text" if dialect == "ga" else "text"
+    item = {
+        "type": "message",
+        "role": "user" if caller else "assistant",
+        "content": [{"type": kind, "text": said.text}],
+    }
     return _encode({"type": "conversation.item.create", "item": item})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Literal, cast
@@ -10,9 +9,8 @@ from typing import Any, Final, Literal, cast
 import structlog
 
 from arivox.audio.format import AudioFormat
-from arivox.backoff import delays
 from arivox.errors import ProtocolError, ProviderError
-from arivox.logs import FROM_PROVIDER, TO_PROVIDER
+from arivox.logs import FROM_PROVIDER
 from arivox.media.playout import Cut
 from arivox.providers.base import (
     AgentAudio,
@@ -32,18 +30,14 @@ from arivox.providers.base import (
 )
 from arivox.providers.openai import protocol
 from arivox.providers.openai.protocol import PROVIDER, SessionOptions
-from arivox.providers.socket import ProviderSocket
+from arivox.providers.opening import Connection
 from arivox.providers.transcoder import Transcoder
 from arivox.settings import Settings
 
 log = structlog.get_logger()
 
 _CONFIGURE: Final = "configure"
-_EARLY_AUDIO_S: Final = 5.0
 _PCM_RATE: Final = 24000
-# Close codes after which another attempt may succeed; the others answer a mistake of ours.
-_TRANSIENT_CLOSES: Final = frozenset({1001, 1005, 1006, 1011, 1012, 1013, 1015})
-_TRANSIENT_CODES: Final = frozenset({"connect", "429", "500", "502", "503", "504", "server_error"})
 
 
 def session_options(settings: Settings, audio: AudioFormat) -> SessionOptions:
@@ -73,25 +67,32 @@ class OpenAISession:
     """
 
     name = PROVIDER
-    capabilities = Capabilities(turns=True, truncate=True, update_brief=True, speak_on_request=True)
+    capabilities = Capabilities(
+        turns=True,
+        truncate=True,
+        cancel=True,
+        update="session",
+        update_tools=True,
+        resume=False,
+        full_duplex=False,
+    )
 
     def __init__(self, settings: Settings, audio: AudioFormat, on_event: OnProviderEvent) -> None:
         self.counters = SessionCounters()
         self._audio = audio
         self._options = session_options(settings, audio)
-        self._transcoder = Transcoder(audio, _PCM_RATE) if self._options.audio == "pcm" else None
+        self._transcoder = (
+            Transcoder(audio, up=_PCM_RATE, down=_PCM_RATE) if self._options.audio == "pcm" else None
+        )
         self._dialect = settings.openai_dialect
         self._url = protocol.url_with_model(settings.openai_realtime_url, settings.openai_model)
         self._headers = protocol.headers(settings.openai_api_key, self._dialect)
         self._timeout_s = settings.provider_connect_timeout_s
         self._on_event = on_event
         self._debug = settings.log_level == "debug"
-        self._socket: ProviderSocket | None = None
-        self._opened: asyncio.Future[None] | None = None
-        self._ready = False
-        self._closed = False
-        early_frames = int(_EARLY_AUDIO_S * 1000 / 20)
-        self._early: deque[bytes] = deque(maxlen=early_frames)
+        self._connection = Connection(
+            PROVIDER, self.counters, self._message, self._gone, self._encode_audio, debug=self._debug
+        )
         self._response: str | None = None  # id of the answer in progress
         self._asks = 0
         self._last_ask: tuple[str, str | None] = ("", None)  # its event id and instructions
@@ -103,7 +104,8 @@ class OpenAISession:
         self._answer_tools = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "ready" if self._ready else "connecting"
+        connection = self._connection
+        state = "ready" if connection.ready else "over" if connection.over else "connecting"
         return f"<OpenAISession {state} {self._options.audio}>"
 
     @property
@@ -115,40 +117,14 @@ class OpenAISession:
 
     async def connect(self, brief: Brief) -> None:
         """Open and configure the session, trying again while time allows. Raises ProviderError."""
-        last: ProviderError | None = None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                for delay in delays(0.25, 2.0):
-                    try:
-                        await self._connect_once()
-                        break
-                    except ProviderError as error:
-                        if error.code not in _TRANSIENT_CODES:
-                            raise
-                        last = error
-                        log.warning(
-                            "the AI's server did not take the session; trying again", error=str(error)
-                        )
-                    await asyncio.sleep(delay)
-        except TimeoutError:
-            await self._drop_socket()
-            why = f"; last: {last.message}" if last is not None else ""
-            raise ProviderError(
-                PROVIDER, f"no session within {self._timeout_s:g} s{why}", code="timeout"
-            ) from None
-        self._send(protocol.session_update(self._options, brief, self._dialect, _CONFIGURE))
-        self._ready = True
-        self._send_early()
+        configure = protocol.session_update(self._options, brief, self._dialect, _CONFIGURE)
+        history = [protocol.history_item(said, self._dialect) for said in brief.history]
+        await self._connection.open(self._url, self._headers, self._timeout_s, first=[configure, *history])
         self._ask_next()
 
     def send_audio(self, data: bytes) -> None:
         """Send the caller's audio; before the session is ready, keep the last five seconds of it."""
-        if self._ready:
-            self._append(data)
-            return
-        if len(self._early) == self._early.maxlen or self._closed:
-            self.counters.uplink_dropped_frames += 1
-        self._early.append(data)
+        self._connection.send_audio(data)
 
     def speak(self, instructions: str | None = None) -> None:
         """Ask for an answer now, or after the one in progress."""
@@ -187,64 +163,19 @@ class OpenAISession:
 
     async def close(self) -> None:
         """Close the socket."""
-        self._closed = True
-        self._ready = False
-        await self._drop_socket()
+        await self._connection.close()
 
     # --- inside ---
 
-    async def _connect_once(self) -> None:
-        self._opened = asyncio.get_running_loop().create_future()
-        self._socket = await ProviderSocket.open(
-            PROVIDER, self._url, self._headers, self._message, self._gone, timeout_s=self._timeout_s
-        )
-        try:
-            # A refused key or model arrives as an error event after a good handshake.
-            await self._opened
-        except BaseException:
-            await self._drop_socket()
-            raise
-        finally:
-            self._opened = None
-
-    async def _drop_socket(self) -> None:
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            self.counters.uplink_dropped_frames += socket.dropped
-            await socket.close()
-
-    def _send_early(self) -> None:
-        """Send what the caller said meanwhile, in one message that is not dropped."""
-        early = b"".join(self._early)
-        self.counters.audio_out_frames += len(self._early)
-        self._early.clear()
-        if early:
-            if self._transcoder is not None:
-                early = self._transcoder.to_provider(early)
-            self._send(protocol.append(early))
-
-    def _append(self, data: bytes) -> None:
-        if self._socket is None:
-            self.counters.uplink_dropped_frames += 1
-            return
-        if self._transcoder is not None:
-            data = self._transcoder.to_provider(data)
-        self.counters.audio_out_frames += 1
-        if self._debug:
-            log.debug("sent audio", origin=TO_PROVIDER, size=len(data))
-        self._socket.send_droppable(protocol.append(data))
+    def _encode_audio(self, data: bytes) -> bytes:
+        return protocol.append(data if self._transcoder is None else self._transcoder.to_provider(data))
 
     def _send(self, message: bytes) -> None:
-        if self._socket is None:
-            return
-        self.counters.messages_out += 1
-        if self._debug:
-            log.debug("sent", origin=TO_PROVIDER, message=message[:2000].decode(errors="replace"))
-        self._socket.send(message)
+        self._connection.send(message)
 
     def _ask_next(self) -> None:
         # Only one answer at a time may be in progress.
-        if self._asked and self._ready and self._response is None and not self._asking:
+        if self._asked and self._connection.ready and self._response is None and not self._asking:
             self._asks += 1
             self._last_ask = (f"ask-{self._asks}", self._asked.popleft())
             self._asking = True
@@ -264,35 +195,21 @@ class OpenAISession:
             return
         if self._debug:
             log.debug("received", origin=FROM_PROVIDER, message=bytes(data[:500]).decode(errors="replace"))
-        if self._opened is not None and not self._opened.done():
-            self._first(name, message)
+        if self._connection.opening:
+            # A refused key or model arrives as an error event after a good handshake.
+            if name == "error":
+                self._connection.refuse(message.error.as_provider_error())
+            else:
+                self._connection.accept()
             return
         handler = _HANDLERS.get(name)
         if handler is not None:
             handler(self, message)
 
-    def _first(self, name: str, message: Any) -> None:
-        assert self._opened is not None
-        if name == "error":
-            self._opened.set_exception(message.error.as_provider_error())
-        else:
-            self._opened.set_result(None)
-
-    def _gone(self, code: int, reason: str) -> None:
-        text = f"the server closed the connection (code {code}{': ' + reason if reason else ''})"
-        # The reason is "<type>.<code>" for a refusal of ours.
-        error_code = reason.rpartition(".")[2] if code >= 3000 and "." in reason else str(code)
-        if self._opened is not None and self._opened.done() and self._opened.exception() is not None:
-            return  # connect() knows already
-        if self._opened is not None and not self._opened.done():
-            transient = code in _TRANSIENT_CLOSES
-            self._opened.set_exception(
-                ProviderError(PROVIDER, text, code="connect" if transient else error_code)
-            )
-            return
-        self._ready = False
-        if not self._closed:
-            self._on_event(Fault(ProviderError(PROVIDER, text, code=error_code, fatal=True)))
+    def _gone(self, error: ProviderError) -> None:
+        if not self._connection.over:
+            self._connection.end()
+            self._on_event(Fault(error))
 
     # --- server events ---
 

@@ -1,0 +1,69 @@
+"""The caller's audio that the session's saved state does not hold: what another connection must hear again.
+
+Pure. A session is taken up as it was when its latest handle was made. What the caller has said since then,
+and nobody has answered, would be lost with the old connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+from arivox.audio.format import PTIME_MS
+from arivox.audio.g711 import DECODE, Law
+
+_QUIET: Final = 500  # of 32768, a peak of -36 dBFS: louder is taken for a voice
+_ONSET_FRAMES: Final = 3  # in a row: a click is shorter
+_PRE_ROLL_FRAMES: Final = 300 // PTIME_MS
+_KEPT_FRAMES: Final = 15_000 // PTIME_MS
+
+
+def _quiet_codes(law: Law) -> bytes:
+    return bytes(np.flatnonzero(np.abs(DECODE[law].astype(np.int32)) <= _QUIET).astype(np.uint8))
+
+
+class CallerAudio:
+    """Frames of one ptime in G.711, as they come. Keeps 15 s at most, and 300 ms before the first word."""
+
+    def __init__(self, law: Law) -> None:
+        self.overflowed = 0
+        """Frames of the caller's words that were given up for newer ones."""
+        self._quiet_codes = _quiet_codes(law)
+        self._recent: deque[bytes] = deque(maxlen=_PRE_ROLL_FRAMES)
+        self._spoken: deque[bytes] = deque()
+        self._loud = 0  # frames in a row
+        self._since_loud = _PRE_ROLL_FRAMES
+
+    @property
+    def voice(self) -> bool:
+        """Return whether the caller has said something that the state does not hold."""
+        return bool(self._spoken)
+
+    def add(self, frame: bytes) -> None:
+        """Take the next frame."""
+        self._recent.append(frame)
+        if frame.translate(None, self._quiet_codes):
+            self._loud += 1
+            self._since_loud = 0
+        else:
+            self._loud = 0
+            self._since_loud += 1
+        if self._spoken:
+            self._spoken.append(frame)
+            if len(self._spoken) > _KEPT_FRAMES:
+                self._spoken.popleft()
+                self.overflowed += 1
+        elif self._loud >= _ONSET_FRAMES:
+            self._spoken.extend(self._recent)
+
+    def saved(self) -> None:
+        """Hear that the state holds everything up to now, but for a word that is just being said."""
+        self._spoken.clear()
+        if self._since_loud < _PRE_ROLL_FRAMES:
+            self._spoken.extend(self._recent)
+
+    def replay(self) -> tuple[bytes, ...]:
+        """Return the frames that another connection must be sent first: at least the latest 300 ms."""
+        return tuple(self._spoken or self._recent)

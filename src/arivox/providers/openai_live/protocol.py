@@ -1,0 +1,333 @@
+"""The wire protocol of OpenAI Live (``gpt-live-1``): messages built and parsed. Pure.
+
+A dialect of its own: full duplex, without turns, answers or items. What a backend model does for the agent
+(tasks, tools) comes as a stream inside the stream; its events are told here under ``response.event/<type>``.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from arivox.errors import ProtocolError, ProviderError
+from arivox.providers.base import Brief, Tool, Utterance
+from arivox.providers.openai.protocol import ErrorBody
+
+PROVIDER: Final = "openai-live"
+MAX_INSTRUCTIONS: Final = 16_384
+"""Tokens."""
+NESTED: Final = "response.event/"
+
+_MAX_HISTORY_MESSAGES: Final = 128
+_MAX_HISTORY: Final = 8_192
+_MAX_APPEND: Final = 500
+# Tokens are only estimated here, and what is one too many is refused whole: a fifth stays free.
+_SURE: Final = 0.8
+_MESSAGE_TOKENS: Final = 8  # what a message of the history costs beside its text
+_BYTES_A_TOKEN: Final = 4
+_SENTENCE_END: Final = re.compile(r"[.!?…][\"')\]»“”]*\s|[。！？]|\n")
+
+_AUDIO_HEAD: Final = b'{"type":"session.input_audio.append","audio":"'
+_AUDIO_TAIL: Final = b'"}'
+_FORMATS: Final = {"ulaw": "audio/pcmu", "alaw": "audio/pcma"}
+
+
+# --- what we send ---
+
+
+def session_start(model: str, law: str, voice: str, backend_model: str, brief: Brief) -> bytes:
+    """Return ``session.start``: all that a session is made of. Most of it cannot be changed later.
+
+    Raises ProviderError when the instructions are longer than the service takes.
+    """
+    if (size := tokens(brief.instructions)) > MAX_INSTRUCTIONS:
+        raise ProviderError(
+            PROVIDER,
+            f"the instructions are too long: about {size} tokens, and {MAX_INSTRUCTIONS} are allowed",
+            code="instructions_too_long",
+        )
+    session: dict[str, Any] = {
+        "model": model,
+        "audio": {"format": {"type": _FORMATS[law], "rate": 8000}, "output": {"voice": voice}},
+    }
+    if brief.instructions.strip():
+        session["instructions"] = brief.instructions
+    if history := _history(brief.history):
+        session["input"] = history
+    if brief.tools:
+        session["delegation"] = {"type": "responses", "responses": {"model": backend_model, **_task(brief)}}
+    return _encode({"type": "session.start", "event_id": "start", "session": session})
+
+
+def session_update(brief: Brief) -> bytes:
+    """Return ``session.update`` of what the backend model is told and may do."""
+    delegation = {"type": "responses", "responses": _task(brief)}
+    return _encode({"type": "session.update", "session": {"delegation": delegation}})
+
+
+def session_close() -> bytes:
+    """Return ``session.close``."""
+    return _encode({"type": "session.close"})
+
+
+def audio_append(audio: bytes) -> bytes:
+    """Return ``session.input_audio.append``. Joined by hand: this is sent fifty times a second."""
+    return _AUDIO_HEAD + b64encode(audio) + _AUDIO_TAIL
+
+
+def instructions_append(content: str) -> bytes:
+    """Return ``session.instructions.append`` to the conversation as a whole. See ``parts``."""
+    return _encode({"type": "session.instructions.append", "content": content, "delegation_id": None})
+
+
+def function_call_output(call_id: str, output: str) -> bytes:
+    """Return the result of a tool for the backend model."""
+    item = {"type": "function_call_output", "call_id": call_id, "output": output}
+    return _encode({"type": "response.item.create", "item": item})
+
+
+def response_create() -> bytes:
+    """Return ``response.create``: the backend model goes on with its task."""
+    return _encode({"type": "response.create"})
+
+
+def tokens(text: str) -> int:
+    """Return about how many tokens ``text`` has."""
+    return -(-len(text.encode()) // _BYTES_A_TOKEN)
+
+
+def parts(text: str) -> list[str]:
+    """Return ``text`` in pieces that may be appended, cut at the ends of sentences where there are any."""
+    most = int(_MAX_APPEND * _SURE) * _BYTES_A_TOKEN
+    result = []
+    rest = text.strip()
+    while len(rest.encode()) > most:
+        head = rest.encode()[:most].decode(errors="ignore")
+        ends = [match.end() for match in _SENTENCE_END.finditer(head)]
+        cut = ends[-1] if ends else head.rfind(" ") + 1 or len(head)
+        result.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    if rest:
+        result.append(rest)
+    return result
+
+
+def _encode(message: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(message)
+
+
+def _task(brief: Brief) -> dict[str, Any]:
+    return {"instructions": brief.instructions, "tools": [_tool(tool) for tool in brief.tools]}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        # Strict schemas have no optional parameters; those of our users may.
+        "strict": False,
+    }
+
+
+def _history(history: Sequence[Utterance]) -> list[dict[str, Any]]:
+    """Return the newest part of what was said that the service takes."""
+    room = int(_MAX_HISTORY * _SURE)
+    messages: list[dict[str, Any]] = []
+    for utterance in reversed(history):
+        if not utterance.text.strip():
+            continue
+        room -= tokens(utterance.text) + _MESSAGE_TOKENS
+        if room < 0 or len(messages) == _MAX_HISTORY_MESSAGES:
+            break
+        role, kind = ("user", "input_text") if utterance.speaker == "caller" else ("assistant", "output_text")
+        content = [{"type": kind, "text": utterance.text}]
+        messages.append({"type": "message", "role": role, "content": content})
+    messages.reverse()
+    return messages
+
+
+# --- what we are sent ---
+
+
+# As in OpenAI Realtime, every field without which an event is still of use may be missing or null.
+
+
+class Error(ErrorBody, frozen=True):
+    """The body of an error: as in OpenAI Realtime, under our name."""
+
+    client_event_id: str | None = None
+
+    def as_provider_error(self) -> ProviderError:
+        """Return it as our exception, told apart as fatal or not."""
+        error = ErrorBody.as_provider_error(self)
+        return ProviderError(PROVIDER, error.message, code=error.code, fatal=error.fatal)
+
+
+class ErrorMessage(msgspec.Struct, frozen=True):
+    """``error``."""
+
+    error: Error
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A session, as far as it matters."""
+
+    id: str | None = None
+    expires_at: float | None = None
+
+
+class SessionStarted(msgspec.Struct, frozen=True):
+    """``session.started``."""
+
+    session: Session
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """The audio of the session so far."""
+
+    seconds: float | None = None
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """``session.instructions.appended``: the model knows of it."""
+
+
+class UsageUpdated(msgspec.Struct, frozen=True):
+    """``session.usage.updated``."""
+
+    usage: Usage
+
+
+class SessionClosed(msgspec.Struct, frozen=True):
+    """``session.closed``."""
+
+    reason: str | None = None
+    usage: Usage | None = None
+
+
+class AudioDelta(msgspec.Struct, frozen=True):
+    """``session.output_audio.delta``; the audio is decoded from base64 with the JSON."""
+
+    delta: bytes
+
+
+class TranscriptDelta(msgspec.Struct, frozen=True):
+    """Some words of the agent's or the caller's, and where they stand on the session's timeline."""
+
+    delta: str
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+class Item(msgspec.Struct, frozen=True):
+    """An item of the backend model's, as far as it matters: function calls."""
+
+    type: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: Any = None
+
+
+class IncompleteDetails(msgspec.Struct, frozen=True):
+    """Why a response of the backend model broke off."""
+
+    reason: str | None = None
+
+
+class Response(msgspec.Struct, frozen=True):
+    """A response of the backend model."""
+
+    error: Error | None = None
+    incomplete_details: IncompleteDetails | None = None
+    usage: dict[str, Any] | None = None
+
+
+class NestedItem(msgspec.Struct, frozen=True):
+    """``response.output_item.done``."""
+
+    item: Item
+
+
+class NestedResponse(msgspec.Struct, frozen=True):
+    """``response.created`` and the events that end a response."""
+
+    response: Response
+
+    def as_provider_error(self) -> ProviderError:
+        """Return why the response failed or broke off."""
+        if self.response.error is not None:
+            return self.response.error.as_provider_error()
+        details = self.response.incomplete_details
+        why = f": {details.reason}" if details is not None and details.reason else ""
+        return ProviderError(PROVIDER, f"a task broke off{why}", code="task_failed")
+
+
+class Delegated(msgspec.Struct, frozen=True):
+    """An event of the backend model's stream."""
+
+    delegation_id: str
+    """Empty when the service does not say."""
+    event: Any
+    """A NestedItem, NestedResponse or Error."""
+
+
+class _Type(msgspec.Struct, frozen=True):
+    type: str
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    event: msgspec.Raw
+    delegation_id: str | None = None
+
+
+_DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    name: msgspec.json.Decoder(kind)
+    for name, kind in {
+        "error": ErrorMessage,
+        "session.started": SessionStarted,
+        "session.closed": SessionClosed,
+        "session.usage.updated": UsageUpdated,
+        "session.instructions.appended": Appended,
+        "session.output_audio.delta": AudioDelta,
+        "session.output_transcript.delta": TranscriptDelta,
+        "session.input_transcript.delta": TranscriptDelta,
+        # Those of the backend model. Its errors have no body of their own.
+        NESTED + "error": Error,
+        NESTED + "response.output_item.done": NestedItem,
+        NESTED + "response.created": NestedResponse,
+        NESTED + "response.completed": NestedResponse,
+        NESTED + "response.failed": NestedResponse,
+        NESTED + "response.incomplete": NestedResponse,
+    }.items()
+}
+_TYPE_DECODER: Final = msgspec.json.Decoder(_Type)
+_ENVELOPE_DECODER: Final = msgspec.json.Decoder(_Envelope)
+
+
+def parse(data: bytes | memoryview) -> tuple[str, Any]:
+    """Return the name of a server event and its message; the message is None for events without use here.
+
+    Raises ProtocolError when it is not an event, or an event that we need lacks what makes it one.
+    """
+    try:
+        name = _TYPE_DECODER.decode(data).type
+        if name == "response.event":
+            return _nested(_ENVELOPE_DECODER.decode(data))
+        decoder = None if name.startswith(NESTED) else _DECODERS.get(name)
+        return name, decoder.decode(data) if decoder is not None else None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError("OpenAI Live", f"an event that cannot be read: {error}") from error
+
+
+def _nested(envelope: _Envelope) -> tuple[str, Delegated | None]:
+    name = NESTED + _TYPE_DECODER.decode(envelope.event).type
+    decoder = _DECODERS.get(name)
+    if decoder is None:
+        return name, None
+    return name, Delegated(envelope.delegation_id or "", decoder.decode(envelope.event))

@@ -1,0 +1,78 @@
+"""What another connection must hear again of the caller, by what they said and when the session was saved."""
+
+from __future__ import annotations
+
+import pytest
+
+from arivox.audio.g711 import Law, encode
+from arivox.providers.gemini.caller import CallerAudio
+from arivox.testing import signal
+
+FRAME = 160
+
+
+def frames(pcm_dbfs: float, seconds: float, law: Law = "ulaw", hz: float = 400.0) -> list[bytes]:
+    data = encode(signal.tone(hz, seconds, level_dbfs=pcm_dbfs), law)
+    return [data[start : start + FRAME] for start in range(0, len(data), FRAME)]
+
+
+def silence(seconds: float, law: Law = "ulaw") -> list[bytes]:
+    return [bytes([0xFF if law == "ulaw" else 0xD5]) * FRAME] * round(seconds * 50)
+
+
+def after(law: Law, *parts: list[bytes]) -> CallerAudio:
+    caller = CallerAudio(law)
+    for frame in (frame for part in parts for frame in part):
+        caller.add(frame)
+    return caller
+
+
+@pytest.mark.parametrize("law", ["ulaw", "alaw"])
+def test_words_are_kept_with_what_came_before_them(law: Law) -> None:
+    before, words, pause = silence(1.0, law), frames(-25, 0.5, law), silence(0.8, law)
+    caller = after(law, before, words, pause)
+    assert caller.voice
+    kept = caller.replay()
+    # It is noticed at the third frame, and reaches back 300 ms from there.
+    assert kept == (*before[-12:], *words, *pause)
+
+
+@pytest.mark.parametrize("law", ["ulaw", "alaw"])
+def test_silence_and_faint_noise_are_no_words(law: Law) -> None:
+    caller = after(law, silence(1.0, law), frames(-45, 1.0, law))
+    assert not caller.voice
+    assert caller.replay() == tuple(frames(-45, 1.0, law)[-15:])
+
+
+def test_clicks_are_no_words() -> None:
+    click = frames(-10, 0.02)
+    caller = after("ulaw", *[part for _ in range(20) for part in (click, silence(0.1))])
+    assert not caller.voice
+
+
+def test_what_is_saved_is_forgotten() -> None:
+    caller = after("ulaw", frames(-20, 1.0), silence(0.5))
+    caller.saved()
+    assert not caller.voice
+    assert len(caller.replay()) == 15
+    for frame in frames(-20, 0.2):
+        caller.add(frame)
+    assert caller.voice
+
+
+def test_word_that_is_just_being_said_is_kept() -> None:
+    words = frames(-20, 1.0)
+    caller = after("ulaw", words)
+    caller.saved()
+    assert caller.voice
+    assert caller.replay() == tuple(words[-15:])
+
+
+def test_only_the_latest_quarter_of_a_minute_is_kept() -> None:
+    caller = after("ulaw", frames(-20, 20.0))
+    assert len(caller.replay()) == 750
+    assert caller.overflowed == 1000 - 750
+
+
+def test_there_is_nothing_before_the_first_frame() -> None:
+    assert CallerAudio("ulaw").replay() == ()
