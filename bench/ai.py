@@ -23,7 +23,8 @@ class Ai:
     """An emulated AI in a process of its own; an async context manager. ``log`` takes its standard error."""
 
     def __init__(self, log: Path) -> None:
-        self.url = ""
+        self.urls: dict[str, str] = {}
+        """Where the AIs answer, by the settings that point there."""
         self._log = log
         self._output: IO[bytes] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -42,7 +43,7 @@ class Ai:
             start_new_session=True,  # Ctrl-C goes to us alone
         )
         try:
-            self.url = (await self._ask(Command())).url
+            self.urls = (await self._ask(Command())).urls
         except BaseException:
             await self.__aexit__()
             raise

@@ -26,9 +26,10 @@ class Command(msgspec.Struct, omit_defaults=True):
 
 
 class Report(msgspec.Struct):
-    """Where the AI answers, how many sessions are open, and what it noted since it was told what to be."""
+    """Where the AIs answer, how many sessions are open, and what was noted since the last command."""
 
-    url: str
+    urls: dict[str, str]
+    """By the settings that point there."""
     open_sessions: int
     notes: list[Note]
 
@@ -44,6 +45,11 @@ async def _serve() -> None:
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     async with EmulatorServer(behaviour, keep_audio=False) as server:
+        urls = {
+            "OPENAI_REALTIME_URL": server.url,
+            "OPENAI_LIVE_URL": server.live_url,
+            "GEMINI_LIVE_URL": server.gemini_url,
+        }
         while line := await commands.readline():
             told = msgspec.json.decode(line, type=Command)
             if told.be:
@@ -52,7 +58,7 @@ async def _serve() -> None:
                 server.sessions[:] = [session for session in server.sessions if not session.ended.is_set()]
                 gc.collect()
             open_sessions = sum(not session.ended.is_set() for session in server.sessions)
-            report = msgspec.json.encode(Report(server.url, open_sessions, notes))
+            report = msgspec.json.encode(Report(urls, open_sessions, notes))
             sys.stdout.buffer.write(report + b"\n")
             sys.stdout.buffer.flush()
 

@@ -10,7 +10,6 @@ from typing import Final, cast
 import msgspec
 import numpy as np
 
-from arivox.audio import g711
 from arivox.emulator import sound
 from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
@@ -43,20 +42,27 @@ class Repeater(Echo):
 
     def __init__(self, note: TakeNote) -> None:
         super().__init__()
+        self._opened: Session
         self._note = note
         self._burst = bytearray()
         self._onset_at = 0.0
 
+    def opened(self, session: Session, connection: Connection, now: float) -> None:
+        """Keep the session."""
+        super().opened(session, connection, now)
+        self._opened = session
+
     def audio(self, data: bytes, now: float) -> None:
         """Send it back first, then look at it."""
         super().audio(data, now)
-        loud = np.flatnonzero(np.abs(g711.decode(data, "ulaw")) > _LOUD)
+        heard = self._opened.input_format
+        loud = np.flatnonzero(np.abs(sound.decode(data, heard).astype(np.int32)) > _LOUD)
         if len(loud):
             if not self._burst:
-                self._onset_at = now + int(loud[0]) / 8000
+                self._onset_at = now + int(loud[0]) / heard.rate
             self._burst += data
         elif self._burst:
-            hz = signal.dominant_frequency(g711.decode(bytes(self._burst), "ulaw"))
+            hz = signal.dominant_frequency(sound.decode(self._burst, heard), heard.rate)
             self._note("onset", self._onset_at, hz)
             self._burst.clear()
 
@@ -92,7 +98,7 @@ class Speaker(Behaviour):
 
 
 class Monologue(Speaker):
-    """Never stops talking: answers of ``seconds``, each sent at ``speed``, begun before the last one ends."""
+    """Never stops talking: says ``seconds`` at ``speed``, and again before they are over, as one answer."""
 
     def __init__(self, note: TakeNote, seconds: float, speed: float) -> None:
         super().__init__(note)
@@ -100,12 +106,13 @@ class Monologue(Speaker):
         self._speed = speed
 
     def wanted(self, response: Answer, now: float) -> None:
-        """Say an answer, and plan the next."""
-        self.tone(response, 450.0, self._seconds, self._speed)
-        self.session.timers.at(now + self._seconds - _NEXT_ANSWER_EARLY_S, self._again)
-
-    def _again(self, now: float) -> None:
-        self.wanted(self.session.create_response(), now)
+        """Say it, and plan to say it again."""
+        if response.done:
+            return
+        form = response.audio_format
+        response.say(sound.tone(form, self._seconds * 1000, 450.0), "", now, speed=self._speed)
+        again = now + self._seconds - _NEXT_ANSWER_EARLY_S
+        self.session.timers.at(again, lambda then: self.wanted(response, then))
 
 
 class Greeter(Speaker):

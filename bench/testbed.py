@@ -21,6 +21,8 @@ from bench.errors import BenchError
 from bench.service import ServiceProcess
 
 AGENT: Final = "700"
+AGENTS: Final = {"openai": "710", "gemini": "711", "openai-live": "712"}
+"""Extensions of the providers."""
 ECHO: Final = "600"
 _SPREAD_S: Final = 0.02  # callers do not dial in step, and so meet any phase of the packet clocks
 _SETTLE_S: Final = 5.0
@@ -79,8 +81,9 @@ class Testbed:
             "ARI_URL": self.asterisk.ari_url,
             "ARI_USERNAME": self.asterisk.ari_user,
             "ARI_PASSWORD": self.asterisk.ari_password,
-            "OPENAI_REALTIME_URL": self.ai.url,
+            **self.ai.urls,
             "OPENAI_API_KEY": "none-needed",
+            "GEMINI_API_KEY": "none-needed",
             "MAX_CALLS": str(most),
             "RTP_SERVER_PORT": str(first),
             "RTP_SERVER_PORT_LAST": str(last),
@@ -105,13 +108,13 @@ class Testbed:
             await asyncio.gather(*(self._dial(phone, extension) for phone in phones))
             yield phones
             await asyncio.gather(*(phone.hangup() for phone in phones))
-        if extension == AGENT:
+        if extension != ECHO:
             # The next calls shall not meet the end of these.
             await self.service.wait_event("call ended", count=self.dialled, timeout=_SETTLE_S)
 
     async def _dial(self, phone: SipPhone, extension: str) -> None:
         await asyncio.sleep(random.uniform(0, _SPREAD_S))
-        self.dialled += extension == AGENT
+        self.dialled += extension != ECHO
         try:
             status = await phone.call(extension)
         except TimeoutError as error:

@@ -12,6 +12,8 @@ from bench.scenarios import (
     first_sound,
     leftovers,
     noise,
+    providers,
+    resampling,
     round_trip,
     talking,
 )
@@ -26,5 +28,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "first_sound": first_sound.measure,
     "burst_answer": burst_answer.measure,
     "barge_in": barge_in.measure,
+    "providers": providers.measure,
+    "resampling": resampling.measure,
     "leftovers": leftovers.measure,
 }

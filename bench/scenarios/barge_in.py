@@ -10,7 +10,7 @@ from arivox.testing.recording import packet_level_dbfs
 from bench.behaviours import LOUD_DBFS
 from bench.errors import BenchError
 from bench.report import Limits, Result, Row
-from bench.testbed import Plan, Testbed
+from bench.testbed import AGENT, Plan, Testbed
 
 _LIMITS: Final = Limits(40.0, 20.0)
 _ANSWER_S: Final = 10.0
@@ -48,7 +48,7 @@ async def measure(bed: Testbed, plan: Plan) -> Result:
     numbers: dict[str, Any] = {}
     errors: list[float] = []
     for name, (speed, in_greeting) in _CASES.items():
-        found = [await _interrupt(bed, speed, in_greeting) for _ in range(1 if plan.quick else 4)]
+        found = [await interrupt(bed, speed, in_greeting) for _ in range(1 if plan.quick else 4)]
         silent = max(one.last_packet_ms for one in found)
         errors += [one.error_ms for one in found]
         note = f"worst of {len(found)}; the sound ends up to {_PACKET_MS:.0f} ms later, with the packet"
@@ -70,13 +70,19 @@ async def measure(bed: Testbed, plan: Plan) -> Result:
     return Result(rows, numbers)
 
 
-async def _interrupt(bed: Testbed, speed: float, in_greeting: bool) -> Interruption:
+async def interrupt(
+    bed: Testbed, speed: float, in_greeting: bool, extension: str = AGENT, *, told: bool = True
+) -> Interruption:
+    """Interrupt an answer that comes at ``speed``. ``told`` says that the AI is told what was heard.
+
+    Raise BenchError where the agent is silent already, or speaks on.
+    """
     await bed.ai.be(
         "Reader", seconds=_ANSWER_S, speed=speed, interrupt_s=_INTERRUPT_S, in_greeting=in_greeting
     )
-    async with bed.calls(1) as (phone,):
+    async with bed.calls(1, extension) as (phone,):
         started = await bed.ai.wait_note("speech_started")
-        told = await bed.ai.wait_note("truncate", "delete")
+        truncated = await bed.ai.wait_note("truncate", "delete") if told else None
         try:
             await phone.wait_silence(_SILENCE_MS)
         except TimeoutError as error:
@@ -87,6 +93,6 @@ async def _interrupt(bed: Testbed, speed: float, in_greeting: bool) -> Interrupt
         raise BenchError("the agent was silent already when the caller interrupted")
     return Interruption(
         last_packet_ms=round(max(0.0, (loud[-1] - started.at) * 1000), 2),
-        truncate_ms=told.value,
+        truncate_ms=truncated.value if truncated is not None else 0.0,
         heard_ms=round(MarkedStream(_ANSWER_S).position_ms(heard.pcm), 2),
     )

@@ -9,7 +9,7 @@ from arivox.testing.signal import PROBES_HZ
 from bench.bursts import reached_ai, say_bursts
 from bench.errors import BenchError
 from bench.report import NONE_LEFT, Limits, Result, Row, spread
-from bench.testbed import Plan, Testbed
+from bench.testbed import AGENT, Plan, Testbed
 
 _LIMITS: Final = Limits(30.0, 15.0)
 
@@ -20,7 +20,7 @@ async def measure(bed: Testbed, plan: Plan) -> Result:
     numbers: dict[str, Any] = {}
     # How the clocks of phone and service lie to each other is luck, and changes with each round of calls.
     for count, rounds in ((1, 8), (plan.calls, 3), (2 * plan.calls, 2)):
-        trips = await _stage(bed, count, 1 if plan.quick else rounds, 3)
+        trips = await echo(bed, count, 1 if plan.quick else rounds, 3)
         numbers[f"{count}_calls"] = trips
         calls = f"{count} call{'s' * (count > 1)}"
         total, up, down = trips["total_ms"], trips["up_ms"], trips["down_ms"]
@@ -39,14 +39,18 @@ def _where(lost: list[dict[str, Any]]) -> str:
     return f"{up} on the way up, {len(lost) - up} on the way down" if lost else ""
 
 
-async def _stage(bed: Testbed, count: int, rounds: int, bursts: int) -> dict[str, Any]:
+async def echo(bed: Testbed, count: int, rounds: int, bursts: int, extension: str = AGENT) -> dict[str, Any]:
+    """Have ``count`` callers say bursts to an AI that repeats them, in so many ``rounds`` of calls.
+
+    Raise BenchError where not one comes back.
+    """
     totals: list[float] = []
     up: list[float] = []
     down: list[float] = []
     lost: list[dict[str, Any]] = []
     for _ in range(rounds):
         await bed.ai.be("Repeater")
-        async with bed.calls(count) as phones:
+        async with bed.calls(count, extension) as phones:
             each = await asyncio.gather(
                 *(say_bursts(phone, hz, bursts) for phone, hz in zip(phones, PROBES_HZ, strict=False))
             )

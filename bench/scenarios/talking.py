@@ -32,7 +32,7 @@ async def measure(bed: Testbed, plan: Plan) -> Result:
     for count in (plan.calls, 2 * plan.calls):
         await bed.ai.be("Monologue", seconds=_ANSWER_S, speed=_SPEED)
         async with bed.calls(count) as phones:
-            found = await _talk(bed, phones, seconds)
+            found = await talk(bed, phones, seconds)
         numbers[f"{count}_calls"] = found
         twice = count > plan.calls
         asterisk_ms = found["asterisk_cpu_ms"]
@@ -51,7 +51,8 @@ async def measure(bed: Testbed, plan: Plan) -> Result:
     return Result(rows, numbers)
 
 
-async def _talk(bed: Testbed, phones: list[SipPhone], seconds: float) -> dict[str, Any]:
+async def talk(bed: Testbed, phones: list[SipPhone], seconds: float) -> dict[str, Any]:
+    """Measure for ``seconds``, while agents and callers talk all the time."""
     for phone, hz in zip(phones, signal.PROBES_HZ, strict=False):
         phone.play(signal.tone(hz, seconds + 2 * _UNDER_WAY_S))
     await asyncio.gather(*(_hear(phone) for phone in phones))

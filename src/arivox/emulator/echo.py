@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from arivox.audio.g711 import Pcm
 from arivox.emulator import sound
 from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
@@ -17,7 +20,7 @@ class Echo(Behaviour):
     """Sends the audio of every append straight back as deltas of one endless response.
 
     With ``group`` > 1 the audio of that many appends comes back in one delta. Where the formats of both
-    directions differ the samples are converted, at 8 or 24 kHz.
+    directions differ the samples are converted.
     """
 
     def __init__(self, group: int = 1) -> None:
@@ -25,6 +28,7 @@ class Echo(Behaviour):
         self._kept: list[bytes] = []
         self._response: Answer | None = None
         self._session: Session | None = None
+        self._last = 0
 
     def opened(self, session: Session, connection: Connection, now: float) -> None:
         """Keep the session."""
@@ -56,9 +60,16 @@ class Echo(Behaviour):
             self._kept.clear()
         heard, spoken = session.input_format, response.audio_format
         if heard is not spoken:
-            pcm = sound.resample(sound.decode(data, heard), heard.rate, spoken.rate)
-            data = sound.encode(pcm, spoken)
+            data = sound.encode(self._converted(sound.decode(data, heard), heard.rate, spoken.rate), spoken)
         response.push(data)
+
+    def _converted(self, pcm: Pcm, source: int, target: int) -> Pcm:
+        """Join the samples by straight lines: an echo that does not delay, for measurements."""
+        line = np.concatenate([[self._last], pcm])
+        self._last = int(pcm[-1]) if len(pcm) else self._last
+        places = np.arange(1, len(pcm) * target // source + 1) * (source / target)
+        joined: Pcm = np.rint(np.interp(places, np.arange(len(line)), line)).astype(np.int16)
+        return joined
 
 
 class Talker(Behaviour):

@@ -3,8 +3,8 @@
 Pure. The service sends one stream, silence and all, at the pace of speech. To the caller goes
 
 - every piece with a voice in it, whatever happens,
-- 60 ms before a voice, so that a soft consonant is not lost, and 100 ms after it: the gap of a "p" is part of
-  its word,
+- up to 60 ms of faint sound right before a voice, which may be a soft consonant, and 100 ms after it: the gap
+  of a "p" is part of its word,
 - of a longer pause what is needed for the next word to come in its place. A pause is only known when it is
   over, and by then the media link has played silence of its own.
 
@@ -29,6 +29,7 @@ END_S: Final = 0.7
 """Silence, or nothing at all, that ends an utterance."""
 
 _LOUD: Final = 104  # -50 dBFS
+_FAINT: Final = 32  # -60 dBFS: below it nothing is heard, and to send it first would only delay the voice
 _LOUD_SHARE: Final = 0.05  # of a piece's samples: a click is not a voice
 _END: Final = int(END_S * 1000) // PIECE_MS
 _BEFORE: Final = 60 // PIECE_MS
@@ -53,8 +54,8 @@ class Edge(Enum):
     ENDED = auto()
 
 
-def _loud_table(law: Law) -> bytes:
-    return (np.abs(DECODE[law].astype(np.int32)) > _LOUD).astype(np.uint8).tobytes()
+def _table(law: Law, level: int) -> bytes:
+    return (np.abs(DECODE[law].astype(np.int32)) > level).astype(np.uint8).tobytes()
 
 
 class Speech:
@@ -69,12 +70,14 @@ class Speech:
         """When the last audio arrived."""
         self.voice_at = float("-inf")
         """When the last audio with a voice in it arrived."""
-        self._table = _loud_table("alaw" if audio.law == "alaw" else "ulaw")
+        law: Law = "alaw" if audio.law == "alaw" else "ulaw"
+        self._loud = _table(law, _LOUD)
+        self._faint = _table(law, _FAINT)
         self._size = audio.bytes_for(PIECE_MS)
         self._enough = int(self._size * _LOUD_SHARE)
         self._counters = counters
         self._rest = b""
-        self._before: deque[bytes] = deque(maxlen=_BEFORE)
+        self._before: deque[bytes] = deque(maxlen=_BEFORE)  # faint, and not sent yet
         self._held: list[bytes] = []
         self._quiet = 0  # pieces of silence since the last voice
         self._dry_at = float("-inf")  # when the queue to the caller runs dry
@@ -96,7 +99,7 @@ class Speech:
         self.received_at = now
         self._own_ms = min(len(data) * PIECE_MS / self._size, _LONG_DELTA_MS)
         data = self._rest + data
-        loud = data.translate(self._table)
+        loud = data.translate(self._loud)
         size = self._size
         whole = len(data) - len(data) % size
         for start in range(0, whole, size):
@@ -151,18 +154,21 @@ class Speech:
             self._out.append(Edge.BEGUN)
             for earlier in self._before:
                 self._pass(earlier, now)
-            self._before.clear()
         elif self._held:
             self._pause(now)
+        self._before.clear()
         self._quiet = 0
         self._pass(piece, now)
 
     def _silence(self, piece: bytes) -> None:
         self._quiet += 1
+        if piece.translate(self._faint).count(1) > self._enough:
+            self._before.append(piece)
+        else:
+            self._before.clear()
         if not self.speaking:
             if self._dropping and self._quiet >= self._drop_to:
                 self._dropping = False
-            self._before.append(piece)
         elif self._quiet <= _AFTER:
             self._pass(piece, self.received_at)
         else:
@@ -175,7 +181,7 @@ class Speech:
         played = round(max(0.0, now - self._dry_at) * 1000 / PIECE_MS)
         needed = max(0, len(self._held) - played)
         room = max(0, int((_SHALLOW_MS + self._own_ms - self.ahead_ms(now)) // PIECE_MS) + 1)
-        kept = min(max(min(needed, room, _PAUSE), _BEFORE), len(self._held))
+        kept = min(max(min(needed, room, _PAUSE), len(self._before)), len(self._held))
         self._counters.skipped_silence_ms += max(0, needed - kept) * PIECE_MS
         for piece in self._held[len(self._held) - kept :]:
             self._pass(piece, now)
@@ -187,7 +193,6 @@ class Speech:
 
     def _end(self) -> None:
         self.speaking = False
-        self._before.extend(self._held)
         self._held.clear()
         self._flush_run()
         self._out.append(Edge.ENDED)
