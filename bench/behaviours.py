@@ -98,19 +98,24 @@ class Speaker(Behaviour):
 
 
 class Monologue(Speaker):
-    """Never stops talking: says ``seconds`` at ``speed``, and again before they are over, as one answer."""
+    """Never stops talking: says ``seconds`` at ``speed``, and again before they are over, as one answer.
 
-    def __init__(self, note: TakeNote, seconds: float, speed: float) -> None:
+    It is written in pieces of ``chunk_ms``, or as the emulator does it.
+    """
+
+    def __init__(self, note: TakeNote, seconds: float, speed: float, chunk_ms: int = 0) -> None:
         super().__init__(note)
         self._seconds = seconds
         self._speed = speed
+        self._chunk_ms = chunk_ms
 
     def wanted(self, response: Answer, now: float) -> None:
         """Say it, and plan to say it again."""
         if response.done:
             return
         form = response.audio_format
-        response.say(sound.tone(form, self._seconds * 1000, 450.0), "", now, speed=self._speed)
+        sizes = [form.bytes_for(self._chunk_ms)] if self._chunk_ms else None
+        response.say(sound.tone(form, self._seconds * 1000, 450.0), "", now, sizes=sizes, speed=self._speed)
         again = now + self._seconds - _NEXT_ANSWER_EARLY_S
         self.session.timers.at(again, lambda then: self.wanted(response, then))
 
@@ -139,7 +144,8 @@ class Reader(Speaker):
     """Reads a marked stream of ``seconds`` at ``speed``, in the greeting or in the answer after a short one.
 
     ``interrupt_s`` after its start the caller is found to speak: notes ``speech_started``, then what the
-    client says it played of it, as ``truncate`` with the milliseconds or ``delete``.
+    client says it played of it, as ``truncate`` with the milliseconds or ``delete``. One that ``paces`` its
+    speech stops by itself: it notes when the sound ends that it has written by then.
     """
 
     def __init__(
@@ -150,8 +156,10 @@ class Reader(Speaker):
         interrupt_s: float | None = None,
         *,
         in_greeting: bool = True,
+        paces: bool = False,
     ) -> None:
         super().__init__(note)
+        self._paces = paces
         self._seconds = seconds
         self._speed = speed
         self._interrupt_s = interrupt_s
@@ -168,7 +176,8 @@ class Reader(Speaker):
         self.speak(response, sound.encode(pcm, response.audio_format), self._speed)
         if self._interrupt_s is not None:
             # At any phase of the packet clock.
-            self.session.timers.at(now + self._interrupt_s + random.uniform(0, 0.02), self._interrupt)
+            at = now + self._interrupt_s + random.uniform(0, 0.02)
+            self.session.timers.at(at, lambda then: self._interrupt(response, then))
 
     def event(self, event: object, now: float) -> None:
         """Note what the client says it played."""
@@ -181,8 +190,13 @@ class Reader(Speaker):
         self.session.speech_started(now)
         self.session.speech_stopped(now)
 
-    def _interrupt(self, now: float) -> None:
-        self._note("speech_started", time.monotonic(), 0.0)
+    def _interrupt(self, response: Answer, now: float) -> None:
+        stops_at = time.monotonic()
+        if self._paces:
+            spoken = response.spoken[-1]
+            written_s = response.audio_format.ms(len(spoken.audio)) / 1000
+            stops_at = max(stops_at, (spoken.first_at or now) + written_s)
+        self._note("speech_started", stops_at, 0.0)
         self.session.speech_started(now)
 
 

@@ -71,18 +71,25 @@ async def measure(bed: Testbed, plan: Plan) -> Result:
 
 
 async def interrupt(
-    bed: Testbed, speed: float, in_greeting: bool, extension: str = AGENT, *, told: bool = True
+    bed: Testbed, speed: float, in_greeting: bool, extension: str = AGENT, *, paces: bool = False
 ) -> Interruption:
-    """Interrupt an answer that comes at ``speed``. ``told`` says that the AI is told what was heard.
+    """Interrupt an answer that comes at ``speed``.
 
+    The AI is told what was heard only by OpenAI Realtime, which ``AGENT`` has. One that ``paces`` its speech
+    stops by itself, and the time counts from the end of what it had written.
     Raise BenchError where the agent is silent already, or speaks on.
     """
     await bed.ai.be(
-        "Reader", seconds=_ANSWER_S, speed=speed, interrupt_s=_INTERRUPT_S, in_greeting=in_greeting
+        "Reader",
+        seconds=_ANSWER_S,
+        speed=speed,
+        interrupt_s=_INTERRUPT_S,
+        in_greeting=in_greeting,
+        paces=paces,
     )
     async with bed.calls(1, extension) as (phone,):
         started = await bed.ai.wait_note("speech_started")
-        truncated = await bed.ai.wait_note("truncate", "delete") if told else None
+        truncated = await bed.ai.wait_note("truncate", "delete") if extension == AGENT else None
         try:
             await phone.wait_silence(_SILENCE_MS)
         except TimeoutError as error:

@@ -51,7 +51,7 @@ def test_silence_stays_silence(audio: AudioFormat, law: Law) -> None:
     transcoder = Transcoder(audio, up=24000, down=24000)
     assert transcoder.to_link(bytes(960)) == audio.silence * 160
     quiet = np.frombuffer(transcoder.to_provider(audio.silence * 160), "<i2")
-    assert np.abs(quiet).max() <= 9  # A-law has no zero: its silence is 8
+    assert np.abs(quiet).max() <= 10  # A-law has no zero: its silence is 8
 
 
 @settings(max_examples=60, deadline=None)

@@ -20,6 +20,9 @@ _PING_REPLY_S: Final = 10.0
 # Half a minute of audio would fit into the kernel's own choice: it would be sent, stale, after a stall.
 _SEND_BUFFER: Final = 16 * 1024
 _HIGH_WATER: Final = 8 * 1024
+# Each look-up in the enumeration costs as much as a call.
+_TEXT: Final = picows.WSMsgType.TEXT
+_WHOLE: Final = (_TEXT, picows.WSMsgType.BINARY)
 
 
 @lru_cache(maxsize=1)
@@ -99,14 +102,14 @@ class ProviderSocket(picows.WSListener):
         Nothing happens after the connection is gone: ``on_close`` says so.
         """
         if self._transport is not None:
-            self._transport.send(picows.WSMsgType.TEXT, message)
+            self._transport.send(_TEXT, message)
 
     def send_droppable(self, message: bytes) -> None:
         """Send a message that may be dropped, oldest first, when the peer stops reading."""
         if self._transport is None:
             return
         if not self._stalled:
-            self._transport.send(picows.WSMsgType.TEXT, message)
+            self._transport.send(_TEXT, message)
             return
         if len(self._backlog) >= self._backlog_limit:
             self._backlog.popleft()
@@ -145,9 +148,9 @@ class ProviderSocket(picows.WSListener):
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """Put the pieces of a message together and hand it on."""
         kind = frame.msg_type
-        if kind in (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY) and frame.fin:
+        if kind in _WHOLE and frame.fin:
             self._on_message(frame.get_payload_as_memoryview())
-        elif kind in (picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION):
+        elif kind in _WHOLE or kind == picows.WSMsgType.CONTINUATION:
             self._parts.append(frame.get_payload_as_bytes())
             if frame.fin:
                 whole = b"".join(self._parts)
@@ -173,7 +176,7 @@ class ProviderSocket(picows.WSListener):
         """Send what was kept."""
         self._stalled = False
         while self._backlog and not self._stalled and self._transport is not None:
-            self._transport.send(picows.WSMsgType.TEXT, self._backlog.popleft())
+            self._transport.send(_TEXT, self._backlog.popleft())
 
 
 def _unreachable(provider: str, error: BaseException, timeout_s: float) -> ProviderError:

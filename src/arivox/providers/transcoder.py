@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from arivox.audio.format import AudioFormat
-from arivox.audio.g711 import Law, decode, encode
-from arivox.audio.resample import Resampler
+from arivox.audio.g711 import Law, decode, decode_into, encode_samples
+from arivox.audio.resample import Resampler, saturated
 
 
 class Transcoder:
@@ -24,17 +24,22 @@ class Transcoder:
 
     def to_provider(self, data: bytes) -> bytes:
         """Return the caller's audio as little-endian 16-bit samples at the provider's rate."""
-        pcm = decode(data, self._law)
-        if self._up is not None:
-            pcm = self._up.process(pcm)
+        if self._up is None:
+            pcm = decode(data, self._law)
+        else:
+            decode_into(self._up.room(len(data)), data, self._law)
+            pcm = saturated(self._up.filtered())
         return pcm.astype("<i2", copy=False).tobytes()
 
     def to_link(self, data: bytes) -> bytes:
         """Return the agent's audio in the link's format. A sample cut in two is joined to its other half."""
-        data = self._odd + data
-        whole = len(data) & ~1
-        self._odd = data[whole:]
-        return encode(self._down.process(np.frombuffer(data[:whole], "<i2")), self._law)
+        if self._odd or len(data) & 1:
+            data = self._odd + data
+            whole = len(data) & ~1
+            data, self._odd = data[:whole], data[whole:]
+        pcm = np.frombuffer(data, "<i2")
+        self._down.room(len(pcm))[:] = pcm
+        return encode_samples(self._down.filtered(), self._law)
 
     def restart(self) -> None:
         """Forget the agent's stream: the next audio begins a new one."""
