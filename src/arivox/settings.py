@@ -91,7 +91,10 @@ class Settings:
         "hangup", "When the agent ends the call: hang up, or continue in the dialplan"
     )
     max_call_duration_s: int = _setting(
-        300, "Longest call, in seconds; OpenAI's own sessions end after an hour", low=15, high=86400
+        300,
+        "Longest call, in seconds; OpenAI's own sessions end after an hour, and the call with them",
+        low=15,
+        high=86400,
     )
     goodbye_before_s: float = _setting(
         12.0, "The agent says good-bye this long before the longest call ends. 0: never", low=0

@@ -32,12 +32,14 @@ from arivox.providers.base import (
     ProviderEvent,
     ResponseDone,
     ResponseStarted,
+    SessionExpires,
     SpeechStarted,
     SpeechStopped,
     Tool,
     ToolCall,
 )
 from arivox.providers.openai.session import OpenAISession
+from arivox.providers.opening import expiry
 from arivox.settings import Settings
 
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["uvloop", "asyncio"])
@@ -456,6 +458,21 @@ async def test_end_by_the_server_is_a_fault(end: Callable[[Stage], Any], code: s
         assert len(made.of(Fault)) == 1
 
 
+async def test_end_of_the_session_is_known_from_its_start() -> None:
+    async with line(emulator={"options": Options(expires_after=600)}) as made:
+        made.session.update(Brief("Now a poet."))
+        await made.record.wait("session.updated", sent=True, count=2)
+        await made.until(SessionExpires)
+        (expires,) = made.of(SessionExpires)
+        assert expires.seconds == pytest.approx(600, abs=2)
+
+
+@pytest.mark.parametrize("expires_at", [None, 0, 17, "soon", {}, float("nan")])
+def test_end_that_cannot_be_true_ends_nothing(expires_at: object) -> None:
+    """It is missing, or the clock is wrong here."""
+    assert expiry(expires_at) is None
+
+
 async def test_error_that_leaves_the_session_open() -> None:
     async with line() as made:
         await made.stage.error("server_error", "The server had an error.", "server_error")
@@ -486,7 +503,7 @@ async def test_close_tells_the_server_and_nobody_else() -> None:
         assert made.server.session.close_code == 1000
         made.session.send_audio(FRAME)
         made.session.speak()
-        assert made.events == []
+        assert [event for event in made.events if not isinstance(event, SessionExpires)] == []
 
 
 async def test_key_is_in_no_log() -> None:

@@ -33,6 +33,7 @@ def init(
         "ARI_PASSWORD": secrets.token_urlsafe(16),
         "ARI_APP_NAME": ari_app_name,
         "OPENAI_API_KEY": "",
+        "GEMINI_API_KEY": "",
         "PROMPTS_FILE": str((folder / "prompts.yaml").resolve()),
     }
     files = {
@@ -57,7 +58,8 @@ def init(
         console.print(f"wrote [bold]{path}[/]")
     console.print(
         "\nNext:\n"
-        f"  1. Put your OPENAI_API_KEY into {folder / '.env'}.\n"
+        f"  1. Put your OPENAI_API_KEY into {folder / '.env'}, or AI_SERVICE_PROVIDER=gemini and your\n"
+        "     GEMINI_API_KEY.\n"
         f"  2. Paste the files of {folder / 'asterisk'} into Asterisk's configuration, and reload it:\n"
         "     asterisk -rx 'core reload'\n"
         "  3. arivox doctor   checks everything and says what to mend.\n"

@@ -6,6 +6,7 @@ It is opened while time allows, and what is said before the session is ready is 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
@@ -16,7 +17,7 @@ from arivox.audio.format import PTIME_MS
 from arivox.backoff import delays
 from arivox.errors import ProviderError
 from arivox.logs import TO_PROVIDER
-from arivox.providers.base import SessionCounters
+from arivox.providers.base import SessionCounters, SessionExpires
 from arivox.providers.socket import ProviderSocket
 
 log = structlog.get_logger()
@@ -49,6 +50,15 @@ async def open_in_time(provider: str, timeout_s: float, attempt: Callable[[], Aw
     except TimeoutError:
         why = f"; last: {last.message}" if last is not None else ""
         raise ProviderError(provider, f"no session within {timeout_s:g} s{why}", code="timeout") from None
+
+
+def expiry(expires_at: object) -> SessionExpires | None:
+    """Return when the session ends, from the service's ``expires_at`` in seconds since 1970; None if unknown.
+
+    One in the past is a clock that is wrong here: it must not end the call.
+    """
+    seconds = expires_at - time.time() if isinstance(expires_at, (int, float)) else 0.0
+    return SessionExpires(seconds) if seconds > 0 else None
 
 
 def closed_by_server(provider: str, code: int, reason: str, *, opening: bool) -> ProviderError:

@@ -30,7 +30,7 @@ from arivox.providers.base import (
 )
 from arivox.providers.openai import protocol
 from arivox.providers.openai.protocol import PROVIDER, SessionOptions
-from arivox.providers.opening import Connection
+from arivox.providers.opening import Connection, expiry
 from arivox.providers.transcoder import Transcoder
 from arivox.settings import Settings
 
@@ -101,6 +101,7 @@ class OpenAISession:
         self._spoken: deque[str] = deque(maxlen=16)  # the latest items that audio came for
         self._asked: deque[str | None] = deque()  # answers to ask for once the present one is done
         self._open_tools: set[str] = set()
+        self._end_told = False
         self._answer_tools = False
 
     def __repr__(self) -> str:
@@ -213,6 +214,12 @@ class OpenAISession:
 
     # --- server events ---
 
+    def _on_session(self, message: protocol.SessionMessage) -> None:
+        expires = expiry(message.session.get("expires_at"))
+        if expires is not None and not self._end_told:
+            self._end_told = True
+            self._on_event(expires)
+
     def _on_audio(self, message: protocol.AudioDelta) -> None:
         if message.response_id in self._dead:
             # Counted in the provider's own format: it must not pass the converter and touch its state.
@@ -307,6 +314,7 @@ class OpenAISession:
 _STATUSES: Final = frozenset({"completed", "cancelled", "failed", "incomplete"})
 _HANDLERS: Final[dict[str, Any]] = {
     "error": OpenAISession._on_error,
+    "session.updated": OpenAISession._on_session,
     "input_audio_buffer.speech_started": OpenAISession._on_speech_started,
     "input_audio_buffer.speech_stopped": OpenAISession._on_speech_stopped,
     "conversation.item.input_audio_transcription.completed": OpenAISession._on_caller_text,

@@ -27,7 +27,6 @@ from arivox.providers.base import (
     ResponseDone,
     ResponseStarted,
     SessionCounters,
-    SessionExpires,
     ToolCall,
 )
 from arivox.providers.openai.protocol import add_usage, headers
@@ -36,7 +35,7 @@ from arivox.providers.openai_live.protocol import NESTED, PROVIDER
 from arivox.providers.openai_live.speech import END_S, Edge, Speech
 from arivox.providers.openai_live.tasks import Tasks
 from arivox.providers.openai_live.turns import Turn, Turns
-from arivox.providers.opening import Connection
+from arivox.providers.opening import Connection, expiry
 from arivox.settings import Settings
 
 log = structlog.get_logger()
@@ -126,10 +125,9 @@ class LiveSession:
             settings.provider_connect_timeout_s,
             hello=hello,
         )
-        seconds = self._expires_at - time.time()
-        # A clock that is wrong here must not end the call.
-        if seconds > 0 and self._connection.ready:
-            self._on_event(SessionExpires(seconds))
+        expires = expiry(self._expires_at)
+        if expires is not None and self._connection.ready:
+            self._on_event(expires)
 
     def send_audio(self, data: bytes) -> None:
         """Send the caller's audio; before the session has started, keep the last five seconds of it."""
