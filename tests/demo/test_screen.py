@@ -55,6 +55,17 @@ def test_conversation_is_shown_line_by_line() -> None:
     assert any("greeting -> gathering_reason" in line for line in text.splitlines())
 
 
+def test_ai_that_is_not_told_and_one_that_changes_its_connection() -> None:
+    output = io.StringIO()
+    screen = Screen(Console(file=output, width=200))
+    timeline = Timeline("7f3a", clock=Clock(), watchers=(screen.watch,))
+    timeline.add("barge_in", item="item_1", heard_ms=100, received_ms=400, told=False)
+    timeline.add("provider.reconnected", cause="goAway", resumed=True, gap_ms=0)
+    first, second = output.getvalue().splitlines()
+    assert first.endswith("interrupts: 100 ms of 400 ms were heard")
+    assert second.endswith("[AI] goes on over another connection (goAway)")
+
+
 def test_summary_counts_what_was_heard() -> None:
     _, timeline, _ = play()
     numbers = summarise(timeline)
