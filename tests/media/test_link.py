@@ -75,6 +75,42 @@ def test_speech_that_goes_on_keeps_the_beat() -> None:
     assert all(after - before > SLOTS - 0.5 for before, after in pairwise(times))
 
 
+LATE = 2  # slots by which a frame may leave after its time, so that a word has no hole
+
+
+@pytest.mark.parametrize("at", [8.1, 9.2, 10.6, 11.9])
+@pytest.mark.parametrize("late", [0.1, 1.2, 1.9])
+def test_speech_that_comes_at_its_own_pace_and_a_little_late_has_no_hole(at: float, late: float) -> None:
+    desk = Desk()
+    moments = [at + n * 2 * SLOTS + (late if n else 0.0) for n in range(25)]  # 40 ms at a time
+    said: list[bytes] = []
+    end = round(4 * moments[-1] + 160)
+    for quarter in range(1, end + 1):
+        desk.pacer.to(quarter / 4)
+        while moments and moments[0] <= quarter / 4:
+            moments.pop(0)
+            said += desk.speak(2)
+    packets = [packet.payload for _, packet in desk.wire.sent]
+    first = packets.index(said[0])
+    assert packets[first : first + len(said)] == said, "no silence between"
+    times = [when for when, packet in desk.wire.sent if packet.payload[0] == 0x10]
+    assert max(after - before for before, after in pairwise(times)) <= SLOTS + late + 1
+    in_schedule(desk, end / 4)
+    silence = [when for when, packet in desk.wire.sent if packet.payload == SILENCE][-4:]
+    assert [round(b - a) for a, b in pairwise(silence)] == [SLOTS] * 3, "the beat is found again"
+
+
+def test_speech_that_does_not_come_is_not_waited_for_long() -> None:
+    desk = Desk()
+    desk.pacer.to(8.1)
+    desk.speak(1)
+    for slot in range(9, 40):
+        desk.pacer.to(slot + 0.1)
+    times = [when for when, _ in desk.wire.sent if when > 8]
+    assert max(after - before for before, after in pairwise(times)) <= 3 * SLOTS
+    in_schedule(desk, 39.1)
+
+
 steps = st.one_of(
     st.tuples(st.just("wait"), st.floats(0.05, 9)),
     st.tuples(st.just("speak"), st.integers(1, 6)),
@@ -107,7 +143,7 @@ def test_no_frame_is_lost_doubled_or_extra(steps: list[tuple[str, float]]) -> No
             if step != "busy":
                 desk.pacer.run(desk.pacer.now)
                 in_schedule(desk, at)
-        assert 0 <= desk.link._lead <= 2 * SLOTS
+        assert -LATE <= desk.link._lead <= 2 * SLOTS
         assert desk.voice == due[: len(desk.voice)], "in order, each once"
     for _ in range(4 * (len(due) + 12)):
         at += 1
@@ -123,14 +159,14 @@ def test_no_frame_is_lost_doubled_or_extra(steps: list[tuple[str, float]]) -> No
 
 
 def in_schedule(desk: Desk, at: float, most: int = 3 * SLOTS) -> None:
-    """Check that the stream, in media time, is neither behind the clock nor far ahead of it."""
+    """Check that the stream, in media time, is hardly behind the clock and not far ahead of it."""
     packets = [packet for _, packet in desk.wire.sent]
     if not packets:
         assert at < desk.first
         return
     media = ((packets[-1].timestamp - packets[0].timestamp) % 2**32) // 160 * SLOTS + SLOTS
     ahead = desk.first + media - at
-    assert 0 < ahead <= most, f"{ahead} slots ahead"
+    assert -LATE < ahead <= most, f"{ahead} slots ahead"
 
 
 def test_nothing_is_played_before_asterisk_is_known() -> None:

@@ -168,9 +168,10 @@ class Answer(ABC):
         self.begin_speech()
         pieces = self._pieces(audio, sizes)
         plan: deque[tuple[float, bytes, str]] = deque()
+        start = self._starts_at(now)
         offset = 0
         for piece, words in zip(pieces, _share(transcript, [len(p) for p in pieces]), strict=True):
-            plan.append((now + self.audio_format.ms(offset) / 1000 / speed, piece, words))
+            plan.append((start + self.audio_format.ms(offset) / 1000 / speed, piece, words))
             offset += len(piece)
         self._next(plan, now)
 
@@ -186,6 +187,10 @@ class Answer(ABC):
         self.end_speech()
         self.busy = False
         self._advance(now)
+
+    def _starts_at(self, now: float) -> float:
+        """Return when the first chunk of speech that begins now is written."""
+        return now
 
     def _sizes(self) -> Iterator[int]:
         yield self.audio_format.bytes_for(self._rng.uniform(*_FIRST_CHUNK_MS))

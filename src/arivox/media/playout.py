@@ -194,6 +194,14 @@ class Playout:
         """Return whether something waits to be sent."""
         return len(self._buffer) > self._sent - self._base
 
+    @property
+    def starving(self) -> bool:
+        """Return whether less than a frame waits of an item that is still arriving."""
+        if len(self._buffer) - (self._sent - self._base) >= self.frame_bytes:
+            return False
+        last = self._items.get(self._last) if self._last is not None else None
+        return last is not None and not last.done and not last.cut
+
     def _ms(self, item_id: str, offset: int) -> float:
         item = self._items.get(item_id)
         return self.audio.ms(item.before(offset)) if item is not None else 0.0

@@ -6,7 +6,7 @@ frame with the words that begin in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from arivox.emulator.answer import Answer
@@ -94,11 +94,9 @@ class Speech(Answer):
 
     # Inside.
 
-    def _speak(
-        self, audio: bytes, transcript: str, sizes: Iterable[int] | None, speed: float, now: float
-    ) -> None:
-        # The first frame goes out at once, the others when the stream has come to them.
-        super()._speak(audio, transcript, sizes, speed, self._stream.due(now))
+    def _starts_at(self, now: float) -> float:
+        # In its place in the stream: silence may have been written ahead.
+        return self._stream.due(now)
 
     def _sizes(self) -> Iterator[int]:
         while True:

@@ -24,6 +24,7 @@ _HEARD: Final = -1  # the tick after a packet is the packet's own
 _SILENT_TICKS: Final = 5  # a caller who sends nothing for this long is given silence instead
 _WARN_AFTER_TICKS: Final = 100
 _MAX_DATAGRAM: Final = 2048
+_DEBT: Final = 2  # slots by which a frame may leave late rather than leave a hole in a word
 
 
 class RtpLink:
@@ -32,6 +33,9 @@ class RtpLink:
     Sends a frame every ptime from ``start`` to ``close``: the agent's voice, or silence, so that phones,
     trunks and NATs keep the stream alive. When the agent begins to speak, the frame leaves at once and the
     stream runs ahead of its schedule by up to one ptime; the lead is given back in the next silence.
+
+    When speech comes no faster than it is spoken, its next frame may be a moment late: the link waits for it
+    while the stream is ahead of its schedule, and 10 ms more, before it sends silence in its place.
     """
 
     due: int = 0
@@ -59,7 +63,7 @@ class RtpLink:
         self._socket: socket.socket | None = sock
         self._on_audio: OnAudio | None = None
         self._tap: Tap | None = None
-        self._lead = 0  # slots by which the stream runs ahead of its schedule
+        self._lead = 0  # slots by which the stream runs ahead of its schedule, or behind it
         self._ticks_without_audio = 0
         self._ticks = 0
         self._send_errors = 0
@@ -68,6 +72,7 @@ class RtpLink:
         self._log_packets = log_packets
         self._log = log.bind(call=call_id)  # the pacer calls from outside the call's context
         self._speaking = False  # the last frame sent was the agent's voice
+        self._waiting = False  # for the next frame of it, which should be here
 
     @classmethod
     def open(
@@ -101,7 +106,7 @@ class RtpLink:
 
     def wake(self) -> None:
         """Send waiting audio now, if nothing but silence was being sent."""
-        if self._speaking or self._on_audio is None or self._receiver.peer is None:
+        if (self._speaking and not self._waiting) or self._on_audio is None or self._receiver.peer is None:
             return
         slot = self._pacer.slot()
         ahead = self.due - slot
@@ -111,11 +116,18 @@ class RtpLink:
         if frame is None:
             return
         self._lead += ahead
+        self._waiting = False
         self._pacer.move(self, slot + SLOTS)
         self._send(frame, voice=True)
 
     def tick(self, now: float) -> None:
         """Send one frame, and see to the caller's side."""
+        if self._speaking and self._lead > -_DEBT and self.playout.starving:
+            self._lead -= 1
+            self._waiting = True
+            self._pacer.move(self, self.due - SLOTS + 1)
+            return
+        self._waiting = False
         self._ticks += 1
         frame = self.playout.next_frame() if self._receiver.peer is not None else None
         if frame is not None:
@@ -125,6 +137,9 @@ class RtpLink:
             self._speaking = False
         else:
             self._send(self._silence, voice=False)
+            if self._lead < 0:
+                self._pacer.move(self, self.due + self._lead)
+                self._lead = 0
         self._listen(now)
 
     def broken(self) -> None:
