@@ -192,6 +192,7 @@ class Exchange:
     def _cut(self) -> list[Cut]:
         """Silence the agent at once."""
         cuts = self.playout.flush()
+        self._watchdog.agent_quiet(time.monotonic())
         self.session.interrupt(cuts)
         return cuts
 

@@ -227,7 +227,8 @@ class Settings:
         for name in ("openai_realtime_url", "openai_live_url", "gemini_live_url"):
             url = getattr(self, name)
             if url and not _is_url(url, "ws", "wss"):
-                raise SettingsError(name.upper(), f"{url!r} is not a ws:// or wss:// address")
+                shown = url.partition("?")[0]  # what follows may be a key
+                raise SettingsError(name.upper(), f"{shown!r} is not a ws:// or wss:// address")
         if not _is_url(self.gemini_token_url, "http", "https"):
             raise SettingsError(
                 "GEMINI_TOKEN_URL", f"{self.gemini_token_url!r} is not an http:// or https:// address"

@@ -242,6 +242,27 @@ async def test_caller_interrupts_gemini(asterisk: AsteriskInstance) -> None:
         )
 
 
+async def test_interruption_without_an_answer_is_noticed(asterisk: AsteriskInstance) -> None:
+    """A cough stops the agent, and the model has nothing to say to it."""
+    expected = ["the AI's answer failed"]
+    async with Rig(asterisk, listening, expect_log=expected, response_timeout_s=1.5, **GEMINI) as rig:
+        phone = await rig.dial()
+        stage = await rig.stage()
+        await stage.wanted()
+        await say(stage, MarkedStream(20.0), speed=3, wait=False)
+        await phone.wait_heard()
+        await phone.play(signal.speech_like(0.8)).done()
+        await stage.record.wait("serverContent.interrupted", sent=True)
+        await until(lambda: bool(rig.timelines[0].find("alarm")), "an alarm", 5)
+        assert rig.timelines[0].find("alarm")[0].data == {"name": "no_response"}
+        await stage.record.wait("realtimeInput.text", count=2)  # the model is asked once more
+        asked = time.monotonic()
+        await say(stage)
+        await phone.wait_heard(after=asked)
+        await phone.wait_silence(200)
+        assert_whole(phone.heard_between(asked, time.monotonic()).pcm, ANSWER)
+
+
 async def test_gemini_that_falls_silent_is_noticed(asterisk: AsteriskInstance) -> None:
     """Two answers that do not come: the caller is sent on."""
     async with Rig(

@@ -29,7 +29,7 @@ def after(law: Law, *parts: list[bytes]) -> CallerAudio:
 
 @pytest.mark.parametrize("law", ["ulaw", "alaw"])
 def test_words_are_kept_with_what_came_before_them(law: Law) -> None:
-    before, words, pause = silence(1.0, law), frames(-25, 0.5, law), silence(0.8, law)
+    before, words, pause = silence(1.0, law), frames(-25, 0.5, law), silence(0.6, law)
     caller = after(law, before, words, pause)
     assert caller.voice
     kept = caller.replay()
@@ -68,10 +68,36 @@ def test_word_that_is_just_being_said_is_kept() -> None:
     assert caller.replay() == tuple(words[-15:])
 
 
-def test_only_the_latest_quarter_of_a_minute_is_kept() -> None:
+def test_long_pauses_are_shortened_and_words_after_them_are_whole() -> None:
+    first, second = frames(-20, 0.5), frames(-15, 0.5)
+    caller = after("ulaw", first, silence(18.0), second)
+    assert caller.replay() == (*first, *silence(0.6), *silence(0.28), *second)
+
+
+def test_words_of_20_s_keep_their_latest_15() -> None:
     caller = after("ulaw", frames(-20, 20.0))
     assert len(caller.replay()) == 750
+    assert caller.overflowed == 0, "all of them were sent once"
+
+
+def test_words_that_were_never_sent_are_counted_when_they_are_given_up() -> None:
+    caller = after("ulaw", frames(-20, 5.0))
+    for frame in frames(-20, 20.0):
+        caller.add(frame, sent=False)
+    assert len(caller.replay()) == 750
     assert caller.overflowed == 1000 - 750
+
+
+def test_words_that_have_their_answer_are_forgotten_and_later_ones_are_not() -> None:
+    question, more = frames(-20, 1.0), frames(-15, 0.5)
+    caller = after("ulaw", question, silence(0.6))
+    caller.answer_begins()
+    for frame in more:
+        caller.add(frame)
+    caller.answered()
+    assert caller.replay() == tuple(more)
+    caller.answered()
+    assert caller.replay() == tuple(more)
 
 
 def test_there_is_nothing_before_the_first_frame() -> None:

@@ -202,6 +202,8 @@ class Connection:
         """Take the session for lost or closed. What is sent with ``send`` still goes out."""
         self.ready = False
         self.over = True
+        self._counters.uplink_dropped_frames += len(self._early)
+        self._early.clear()
         self.refuse(self._closed())
 
     async def close(self) -> None:
@@ -212,8 +214,8 @@ class Connection:
     async def _drop(self) -> None:
         socket, self._socket = self._socket, None
         if socket is not None:
-            self._counters.uplink_dropped_frames += socket.dropped
             await socket.close()
+            self._counters.uplink_dropped_frames += socket.dropped
 
     def _on_close(self, code: int, reason: str) -> None:
         opened = self._opened

@@ -11,8 +11,11 @@ from functools import lru_cache
 from typing import Final
 
 import picows
+import structlog
 
 from arivox.errors import ProviderError
+
+log = structlog.get_logger()
 
 _MAX_MESSAGE: Final = 16 * 1024 * 1024
 _PING_IDLE_S: Final = 10.0
@@ -126,6 +129,7 @@ class ProviderSocket(picows.WSListener):
     async def close(self) -> None:
         """Close the connection, without waiting long for the peer."""
         transport, self._transport = self._transport, None
+        self._give_up_backlog()
         if transport is None:
             return
         transport.send_close(picows.WSCloseCode.OK)
@@ -147,6 +151,13 @@ class ProviderSocket(picows.WSListener):
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """Put the pieces of a message together and hand it on."""
+        try:
+            self._on_frame(transport, frame)
+        except Exception:
+            # A bug in taking one message must not cost the connection, as it does inside picows.
+            log.exception("a message of the AI could not be taken", provider=self._provider)
+
+    def _on_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         kind = frame.msg_type
         if kind in _WHOLE and frame.fin:
             self._on_message(frame.get_payload_as_memoryview())
@@ -164,9 +175,14 @@ class ProviderSocket(picows.WSListener):
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """Report the end, unless we asked for it."""
+        self._give_up_backlog()
         if self._transport is not None:
             self._transport = None
             self._on_close(self._code, self._reason)
+
+    def _give_up_backlog(self) -> None:
+        self.dropped += len(self._backlog)
+        self._backlog.clear()
 
     def pause_writing(self) -> None:
         """Begin to keep messages: the peer does not read."""

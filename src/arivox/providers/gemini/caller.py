@@ -17,6 +17,7 @@ from arivox.audio.g711 import DECODE, Law
 _QUIET: Final = 500  # of 32768, a peak of -36 dBFS: louder is taken for a voice
 _ONSET_FRAMES: Final = 3  # in a row: a click is shorter
 _PRE_ROLL_FRAMES: Final = 300 // PTIME_MS
+_PAUSE_FRAMES: Final = 600 // PTIME_MS  # the longest pause kept between two words: more would tell nothing
 _KEPT_FRAMES: Final = 15_000 // PTIME_MS
 
 
@@ -25,14 +26,19 @@ def _quiet_codes(law: Law) -> bytes:
 
 
 class CallerAudio:
-    """Frames of one ptime in G.711, as they come. Keeps 15 s at most, and 300 ms before the first word."""
+    """Frames of one ptime in G.711, as they come.
+
+    Keeps 15 s of words at most, with 300 ms before the first and pauses of up to 600 ms after each.
+    """
 
     def __init__(self, law: Law) -> None:
         self.overflowed = 0
-        """Frames of the caller's words that were given up for newer ones."""
+        """Frames of the caller's words that were never sent, and given up for newer ones."""
         self._quiet_codes = _quiet_codes(law)
         self._recent: deque[bytes] = deque(maxlen=_PRE_ROLL_FRAMES)
         self._spoken: deque[bytes] = deque()
+        self._unsent = 0  # of those that are kept, the latest
+        self._being_answered = 0  # and the earliest
         self._loud = 0  # frames in a row
         self._since_loud = _PRE_ROLL_FRAMES
 
@@ -41,29 +47,52 @@ class CallerAudio:
         """Return whether the caller has said something that the state does not hold."""
         return bool(self._spoken)
 
-    def add(self, frame: bytes) -> None:
-        """Take the next frame."""
+    def add(self, frame: bytes, *, sent: bool = True) -> None:
+        """Take the next frame, which was ``sent`` or has no connection to go over."""
         self._recent.append(frame)
+        paused = self._since_loud > _PAUSE_FRAMES
         if frame.translate(None, self._quiet_codes):
             self._loud += 1
             self._since_loud = 0
         else:
             self._loud = 0
             self._since_loud += 1
-        if self._spoken:
-            self._spoken.append(frame)
-            if len(self._spoken) > _KEPT_FRAMES:
-                self._spoken.popleft()
-                self.overflowed += 1
-        elif self._loud >= _ONSET_FRAMES:
+        if not self._spoken:
+            if self._loud < _ONSET_FRAMES:
+                return
             self._spoken.extend(self._recent)
+        elif self._since_loud > _PAUSE_FRAMES:
+            return
+        elif paused:
+            self._spoken.extend(self._recent)
+        else:
+            self._spoken.append(frame)
+        self._unsent = 0 if sent else self._unsent + 1
+        while len(self._spoken) > _KEPT_FRAMES:
+            self._spoken.popleft()
+            self._being_answered = max(self._being_answered - 1, 0)
+            if self._unsent > len(self._spoken):
+                self._unsent -= 1
+                self.overflowed += 1
+
+    def answer_begins(self) -> None:
+        """Hear that the agent answers what was said so far."""
+        self._being_answered = len(self._spoken)
+
+    def answered(self) -> None:
+        """Hear that the answer is complete: to be heard again, those words would get another."""
+        for _ in range(self._being_answered):
+            self._spoken.popleft()
+        self._being_answered = 0
 
     def saved(self) -> None:
         """Hear that the state holds everything up to now, but for a word that is just being said."""
         self._spoken.clear()
+        self._unsent = self._being_answered = 0
         if self._since_loud < _PRE_ROLL_FRAMES:
             self._spoken.extend(self._recent)
 
     def replay(self) -> tuple[bytes, ...]:
-        """Return the frames that another connection must be sent first: at least the latest 300 ms."""
+        """Return the frames that another connection is sent first: at least the latest 300 ms."""
+        self._unsent = 0
         return tuple(self._spoken or self._recent)

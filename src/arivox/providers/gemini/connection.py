@@ -9,7 +9,7 @@ import structlog
 
 from arivox.errors import ProtocolError
 from arivox.logs import FROM_PROVIDER, TO_PROVIDER
-from arivox.providers.base import SessionCounters
+from arivox.providers.base import Brief, SessionCounters
 from arivox.providers.gemini import protocol
 from arivox.providers.gemini.protocol import PROVIDER, Closed, Message
 from arivox.providers.socket import ProviderSocket
@@ -32,6 +32,12 @@ class Connection:
         *,
         debug: bool,
     ) -> None:
+        self.handle = ""
+        """What it was set up with, to take a session up."""
+        self.brief = Brief("")
+        """What it was set up with."""
+        self.useful = False
+        """The service did something over it, besides taking the session."""
         self._counters = counters
         self._on_message = on_message
         self._on_closed = on_closed
@@ -87,8 +93,8 @@ class Connection:
         """Close it. May be called twice."""
         socket, self._socket = self._socket, None
         if socket is not None:
-            self._counters.uplink_dropped_frames += socket.dropped
             await socket.close()
+            self._counters.uplink_dropped_frames += socket.dropped
 
     def _message(self, data: bytes | memoryview) -> None:
         self._counters.messages_in += 1

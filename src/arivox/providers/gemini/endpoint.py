@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,7 +28,9 @@ _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _TOKEN_PREFIX: Final = "auth_tokens/"  # noqa: S105 - what such a token begins with, not one
 _TOKEN_USE_S: Final = 60
 _MULTI_REGIONS: Final = frozenset({"us", "eu"})
-_refreshing = threading.Lock()
+# One thread of their own: calls that begin together share one refresh, and a server that does not answer must
+# not take the threads that everybody looks up names with.
+_refreshing: Final = ThreadPoolExecutor(1, "google-token")
 
 
 def auth_of(settings: Settings) -> str:
@@ -97,11 +100,11 @@ class Endpoint:
         settings = self._settings
         key = settings.gemini_api_key
         if self.auth == "vertex":
-            token = await _access_token(settings.google_application_credentials)
-            return self._url(), {
-                "Authorization": f"Bearer {token}",
-                "x-goog-user-project": settings.gemini_project_id,
-            }
+            token, billed = await _access_token(
+                settings.google_application_credentials, settings.provider_connect_timeout_s
+            )
+            headers = {"Authorization": f"Bearer {token}"}
+            return self._url(), headers | ({"x-goog-user-project": billed} if billed else {})
         if self.auth == "token" and not key.startswith(_TOKEN_PREFIX):
             key = await _mint(settings)
         if key.startswith(_TOKEN_PREFIX):
@@ -131,6 +134,9 @@ def _vertex_host(location: str) -> str:
 # --- a token for one session ---
 
 
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
 class _Minted(msgspec.Struct):
     name: str
 
@@ -151,7 +157,7 @@ async def _mint(settings: Settings) -> str:
             if answer.status != 200:
                 raise _refused(answer.status, data)
             return msgspec.json.decode(data, type=_Minted).name
-    except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
+    except (aiohttp.ClientError, TimeoutError, *_UNREADABLE) as error:
         # The text of the library's error may hold the request; the address is ours to name.
         problem = f"no token from GEMINI_TOKEN_URL ({type(error).__name__})"
         raise ProviderError(PROVIDER, problem, code="connect") from None
@@ -164,7 +170,7 @@ class _Refusal(msgspec.Struct):
 def _refused(status: int, data: bytes) -> ProviderError:
     try:
         text = str(msgspec.json.decode(data, type=_Refusal).error.get("message", ""))
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         text = ""
     code = "invalid_api_key" if "api key" in text.lower() else str(status)
     return ProviderError(PROVIDER, f"no token: {text or f'HTTP {status}'}", code=code)
@@ -194,27 +200,32 @@ def _credentials(file: Path | None) -> Any:
         raise SettingsError(where, f"cannot be used: {type(error).__name__}", str(error)) from error
 
 
-async def _access_token(file: Path | None) -> str:
-    """Return a valid access token. Refreshing it blocks, so it is done in a thread."""
+async def _access_token(file: Path | None, timeout_s: float) -> tuple[str, str]:
+    """Return a valid access token, and the project that is billed, if the credentials name one.
+
+    Refreshing blocks, so it is done in a thread.
+    """
     from google.auth import exceptions  # checked before the first call
 
+    loop = asyncio.get_running_loop()
     try:
-        return await asyncio.to_thread(_fresh_token, file)
+        return await loop.run_in_executor(_refreshing, _fresh_token, file, timeout_s)
     except SettingsError as error:
         raise ProviderError(PROVIDER, str(error), code="credentials") from None
-    except exceptions.RefreshError as error:
+    except exceptions.TransportError as error:
+        raise ProviderError(PROVIDER, f"no access token: {error}", code="connect") from None
+    except exceptions.GoogleAuthError as error:
         retryable = bool(getattr(error, "retryable", False))
         text = f"Google refuses the service account: {error.args[0] if error.args else error}"
         raise ProviderError(PROVIDER, text, code="connect" if retryable else "credentials") from None
-    except exceptions.TransportError as error:
-        raise ProviderError(PROVIDER, f"no access token: {error}", code="connect") from None
 
 
-def _fresh_token(file: Path | None) -> str:
+def _fresh_token(file: Path | None, timeout_s: float) -> tuple[str, str]:
     from google.auth.transport.requests import Request
 
-    with _refreshing:  # calls that begin together share one refresh
-        credentials = _credentials(file)
-        if not credentials.valid:
-            credentials.refresh(Request())
-        return str(credentials.token)
+    credentials = _credentials(file)
+    if not credentials.valid:
+        # The library's own patience is two minutes.
+        request: Callable[..., Any] = partial(Request(), timeout=timeout_s)
+        credentials.refresh(request)
+    return str(credentials.token), str(getattr(credentials, "quota_project_id", None) or "")

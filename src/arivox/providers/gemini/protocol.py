@@ -97,8 +97,12 @@ def request(words: str) -> bytes:
 
 def history(utterances: Sequence[Utterance], traits: Traits) -> bytes:
     """Return the conversation so far as ``clientContent``, in the way of the model; nothing is answered."""
-    turns = [_turn("user" if one.speaker == "caller" else "model", one.text) for one in utterances]
-    return _encode({"clientContent": {"turns": turns, "turnComplete": traits.seeded_history}})
+    return _encode({"clientContent": {"turns": _turns(utterances), "turnComplete": traits.seeded_history}})
+
+
+def said(utterances: Sequence[Utterance]) -> bytes:
+    """Return what was said lately, for a session that was taken up from before it; nothing is answered."""
+    return _encode({"clientContent": {"turns": _turns(utterances), "turnComplete": False}})
 
 
 def note(words: str, role: Literal["user", "system"] = "user") -> bytes:
@@ -136,6 +140,10 @@ def _text_content(words: str) -> dict[str, Any]:
 
 def _turn(role: str, words: str) -> dict[str, Any]:
     return {"role": role, "parts": [{"text": words}]}
+
+
+def _turns(utterances: Sequence[Utterance]) -> list[dict[str, Any]]:
+    return [_turn("user" if one.speaker == "caller" else "model", one.text) for one in utterances]
 
 
 def _thinking(level: str, traits: Traits) -> dict[str, Any]:
@@ -182,6 +190,7 @@ class Blob(_Part, frozen=True):
     """Bytes; decoded from base64 with the JSON."""
 
     data: bytes | None = None
+    mime_type: str | None = None
 
 
 class Part(_Part, frozen=True):
@@ -239,13 +248,13 @@ class ToolCallCancellation(_Part, frozen=True):
 class GoAway(_Part, frozen=True):
     """``goAway``: the connection will be aborted."""
 
-    time_left: str | None = None
+    time_left: str | float | None = None
 
     @property
     def seconds(self) -> float:
         """Return how soon; 0 when it does not say."""
         try:
-            seconds = float((self.time_left or "0").removesuffix("s"))
+            seconds = float(str(self.time_left or 0).removesuffix("s"))
         except ValueError:
             return 0.0
         return seconds if 0 <= seconds < float("inf") else 0.0
@@ -275,6 +284,11 @@ class Message(_Part, frozen=True):
     go_away: GoAway | None = None
     session_resumption_update: ResumptionUpdate | None = None
     voice_activity: VoiceActivity | None = None
+
+    @property
+    def does_something(self) -> bool:
+        """Return whether the model does something."""
+        return self.server_content is not None or self.tool_call is not None
 
 
 _DECODER: Final = msgspec.json.Decoder(Message)
@@ -311,7 +325,8 @@ def add_usage(total: dict[str, int], usage: dict[str, Any]) -> None:
         if isinstance(value := usage.get(key), int):
             total[name] = total.get(name, 0) + value
     for key, name in _USAGE_DETAILS.items():
-        for detail in usage.get(key) or ():
+        details = usage.get(key)
+        for detail in details if isinstance(details, list) else ():
             if not isinstance(detail, dict) or not isinstance(count := detail.get("tokenCount"), int):
                 continue
             full = f"{name}_{str(detail.get('modality', '')).lower()}_tokens"

@@ -57,6 +57,7 @@ class Turns:
         """What both sides have said, the oldest first."""
         self.open_tools: dict[str, str] = {}
         """Names of the calls without a result, by their ids."""
+        self._answered: deque[str] = deque(maxlen=16)  # the latest calls that have their result
         self._idle_status = idle_status
         self._count = 0
         self._calls = 0
@@ -97,7 +98,10 @@ class Turns:
 
     def tool_answered(self, call_id: str) -> str:
         """Return the name of a call that has its result now; empty when nobody waits for it."""
-        return self.open_tools.pop(call_id, "")
+        name = self.open_tools.pop(call_id, "")
+        if name:
+            self._answered.append(call_id)
+        return name
 
     def lost(self) -> tuple[bool, list[ProviderEvent]]:
         """The connection is gone. Return whether an answer was lost with it, and what ended thereby."""
@@ -129,8 +133,9 @@ class Turns:
         self.generating = True
         self.asked = False
         self._sounded = True
-        yield from self._caller_said()
         if not self._open:
+            # Later words of this turn are told at its end: transcripts keep no order with the sound.
+            yield from self._caller_said()
             self._open = True
             yield ResponseStarted()
 
@@ -173,9 +178,10 @@ class Turns:
 
     def calls_cancelled(self, message: ToolCallCancellation) -> Iterator[ProviderEvent]:
         """Take back calls whose results nobody wants any more."""
-        ids = tuple(call_id for call_id in message.ids or () if call_id in self.open_tools)
+        known = (*self.open_tools, *self._answered)
+        ids = tuple(call_id for call_id in message.ids or () if call_id in known)
         for call_id in ids:
-            del self.open_tools[call_id]
+            self.open_tools.pop(call_id, None)
         if ids:
             yield ToolCallsCancelled(ids)
 
@@ -204,7 +210,8 @@ class Turns:
         yield from self._done(error)
 
     def _done(self, error: ProviderError | None) -> Iterator[ProviderEvent]:
-        yield from self.flush()
+        # After an interruption the caller's words belong to the turn that comes.
+        yield from self._agent_said() if self._cut else self.flush()
         self.asked = self.asked and self._ours
         opened, cut, sounded = self._open, self._cut, self._sounded
         self._open = self._cut = self._ours = self._sounded = False

@@ -257,13 +257,14 @@ class NestedItem(msgspec.Struct, frozen=True):
 class NestedResponse(msgspec.Struct, frozen=True):
     """``response.created`` and the events that end a response."""
 
-    response: Response
+    response: Response | None = None
 
     def as_provider_error(self) -> ProviderError:
         """Return why the response failed or broke off."""
-        if self.response.error is not None:
-            return self.response.error.as_provider_error()
-        details = self.response.incomplete_details
+        response = self.response or Response()
+        if response.error is not None:
+            return response.error.as_provider_error()
+        details = response.incomplete_details
         why = f": {details.reason}" if details is not None and details.reason else ""
         return ProviderError(PROVIDER, f"a task broke off{why}", code="task_failed")
 

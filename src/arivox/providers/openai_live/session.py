@@ -329,9 +329,9 @@ class LiveSession:
             self._on_event(ToolCall(item.call_id, item.name or "", arguments or "{}"))
 
     def _on_task_ended(self, message: protocol.Delegated) -> None:
-        usage = message.event.response.usage
-        if usage:
-            add_usage(self.counters.usage, usage, "delegated.")
+        response = message.event.response
+        if response is not None and response.usage:
+            add_usage(self.counters.usage, response.usage, "delegated.")
         if self._tasks.ended(message.delegation_id):
             self._task_goes_on()
 
