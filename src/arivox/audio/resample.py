@@ -49,7 +49,11 @@ _TAPS_16K = (
 # fmt: on
 _TAPS = {24000: _TAPS_24K, 16000: _TAPS_16K}
 _BLOCK = 20  # samples at 8 kHz in one row of the product: small enough for BLAS's fast path, few rows
+# Products above a quarter of a million are shared out by OpenBLAS to threads, which then spin for a while:
+# that costs many times the work.
+_MOST_ROWS = 64
 _LOWEST, _HIGHEST = np.float32(-32768), np.float32(32767)
+_ROUNDING = np.float32(1.5 * 2**23)
 
 
 def taps(high_rate: int) -> npt.NDArray[np.float64]:
@@ -95,12 +99,17 @@ class Resampler:
         "_factor",
         "_in",
         "_kept",
+        "_left",
         "_matrix",
+        "_next_rest",
         "_out",
+        "_planned",
         "_product",
         "_rest",
+        "_result",
+        "_room",
+        "_start",
         "_stream",
-        "_total",
         "_windows",
         "source",
         "target",
@@ -115,6 +124,7 @@ class Resampler:
         self._matrix, self._in, self._out = _matrix(source, target)
         self._kept = self._matrix.shape[0] - self._in  # samples before a block that its result depends on
         self._stream = np.zeros(0, np.float32)
+        self._planned = (-1, 0)
         self.reset()
 
     def delay_ms(self, hz: float) -> float:
@@ -128,17 +138,14 @@ class Resampler:
     def reset(self) -> None:
         """Forget the stream: the next chunk begins a new one."""
         self._rest = 0  # samples of the stream that have not gone into a result yet
-        self._total = 0
         self._stream[: self._kept + self._factor] = 0.0
 
     def room(self, size: int) -> Samples:
         """Return where the next ``size`` samples of the stream are to be written."""
-        start = self._kept + self._rest
-        self._total = self._rest + size
-        rows = -(-self._total // self._in)
-        if rows * self._in + self._kept != len(self._stream):
-            self._make_buffers(rows)
-        return self._stream[start : start + size]
+        # Chunks are mostly of one size, and each view made anew costs as much as the work on it.
+        if self._planned != (size, self._rest):
+            self._plan(size)
+        return self._room
 
     def filtered(self) -> Samples:
         """Return the result of what was written: not rounded, overshoot and all, valid until the next call.
@@ -146,22 +153,40 @@ class Resampler:
         Going up: exactly ``size * ratio`` samples. Going down: one for each full group of ``ratio`` samples
         since the start of the stream; a rest is kept for the next chunk.
         """
-        usable = self._total - self._total % self._factor
-        if usable:
+        if len(self._result):
             # Without the copy the overlapping view falls off the fast path of BLAS.
-            np.copyto(self._blocks, self._windows)
-            np.dot(self._blocks, self._matrix, out=self._product)
-        self._rest = self._total - usable
-        self._total = self._rest
-        if usable:
-            left = self._kept + self._rest
-            self._stream[:left] = self._stream[usable : usable + left]
-        return self._product.reshape(-1)[: usable * self._out // self._in]
+            blocks, product = self._blocks, self._product
+            np.copyto(blocks, self._windows)
+            if len(blocks) <= _MOST_ROWS:
+                np.dot(blocks, self._matrix, out=product)
+            else:
+                for row in range(0, len(blocks), _MOST_ROWS):
+                    end = row + _MOST_ROWS
+                    np.dot(blocks[row:end], self._matrix, out=product[row:end])
+            np.copyto(self._start, self._left)
+        self._rest = self._next_rest
+        return self._result
 
     def process(self, pcm: Pcm) -> Pcm:
         """Return the resampled chunk: int16, saturated."""
         self.room(len(pcm))[:] = pcm
-        return saturated(self.filtered())
+        return saturated(self.filtered()).copy()
+
+    def _plan(self, size: int) -> None:
+        """Make the buffers and views for a chunk of ``size`` samples after the present rest."""
+        total = self._rest + size
+        usable = total - total % self._factor
+        rows = -(-total // self._in)
+        if rows * self._in + self._kept != len(self._stream):
+            self._make_buffers(rows)
+        written = self._kept + self._rest
+        self._next_rest = total - usable
+        left = self._kept + self._next_rest
+        self._room = self._stream[written : written + size]
+        self._result = self._product.reshape(-1)[: usable * self._out // self._in]
+        self._start = self._stream[:left]
+        self._left = self._stream[usable : usable + left]
+        self._planned = (size, self._rest)
 
     def _make_buffers(self, rows: int) -> None:
         stream = np.zeros(rows * self._in + self._kept, np.float32)
@@ -180,5 +205,6 @@ def saturated(samples: Samples) -> Pcm:
     """Return ``samples`` rounded to int16, peaks cut off. ``samples`` are changed."""
     np.maximum(samples, _LOWEST, out=samples)
     np.minimum(samples, _HIGHEST, out=samples)
-    np.rint(samples, out=samples)
-    return samples.astype(np.int16)
+    # At this height a float32 has no room for fractions: the addition rounds, the low half is the integer.
+    np.add(samples, _ROUNDING, out=samples)
+    return samples.view("<i2")[::2]

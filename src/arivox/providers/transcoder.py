@@ -25,11 +25,9 @@ class Transcoder:
     def to_provider(self, data: bytes) -> bytes:
         """Return the caller's audio as little-endian 16-bit samples at the provider's rate."""
         if self._up is None:
-            pcm = decode(data, self._law)
-        else:
-            decode_into(self._up.room(len(data)), data, self._law)
-            pcm = saturated(self._up.filtered())
-        return pcm.astype("<i2", copy=False).tobytes()
+            return decode(data, self._law).astype("<i2", copy=False).tobytes()
+        decode_into(self._up.room(len(data)), data, self._law)
+        return saturated(self._up.filtered()).tobytes()
 
     def to_link(self, data: bytes) -> bytes:
         """Return the agent's audio in the link's format. A sample cut in two is joined to its other half."""
