@@ -23,7 +23,13 @@ def _no_files_of_the_developer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_secrets_are_marked() -> None:
-    assert set(SECRETS) == {"ARI_PASSWORD", "GEMINI_API_KEY", "OPENAI_API_KEY", "REDIS_PASSWORD"}
+    assert set(SECRETS) == {
+        "ARI_PASSWORD",
+        "GEMINI_API_KEY",
+        "MEMORY_URL",
+        "OPENAI_API_KEY",
+        "REDIS_PASSWORD",
+    }
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -83,7 +89,6 @@ def test_environment_of_other_programs_is_left_alone() -> None:
     [
         ("GEMINI_VAD_ENERGY_THRESHOLD", "GEMINI_VAD_START_SENSITIVITY"),
         ("GEMINI_VAD_ACTIVITY_RATIO_THRESHOLD", "GEMINI_VAD_END_SENSITIVITY"),
-        ("REDIS_CONVERSATION_TTL_S", "no effect in this version"),
     ],
 )
 def test_names_of_the_scripts_without_effect_are_told(tmp_path: Path, name: str, says: str) -> None:

@@ -24,6 +24,9 @@ from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.audio.g711 import Law, decode, encode
 from arivox.audio.level import Leveller
 from arivox.conversation.conversation import Conversation
+from arivox.conversation.memory.record import CallRecord, Turn
+from arivox.conversation.memory.transcript import Transcript
+from arivox.conversation.memory.writer import CallMemory, Writer
 from arivox.conversation.prompts import Prompts
 from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import (
@@ -32,6 +35,7 @@ from arivox.errors import (
     ChannelGoneError,
     PortsExhaustedError,
     SettingsError,
+    StoreError,
 )
 from arivox.exchange import Exchange
 from arivox.logs import mask
@@ -39,6 +43,7 @@ from arivox.media.clock import Pacer
 from arivox.media.recorder import Recorder
 from arivox.media.rtp.link import RtpLink
 from arivox.media.rtp.ports import PortRange
+from arivox.providers.base import Utterance
 from arivox.providers.registry import Provider
 from arivox.settings import Settings
 from arivox.timeline import Timeline, Watcher
@@ -52,6 +57,7 @@ PROVIDER_VARIABLE: Final = "ARIVOX_PROVIDER"
 
 _CHECK_EVERY_S: Final = 0.25
 _FAILURE_MEDIA_S: Final = 2.0
+_RESUME_S: Final = 0.5  # a store that is slower must not keep the caller waiting
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class CallContext:
     expect_channel: Callable[[str], asyncio.Future[Channel]]
     """Arms a wait for a channel of ours to enter the application."""
     watchers: tuple[Watcher, ...] = ()
+    memory: Writer | None = None
+    """Where turns are stored; None: nowhere."""
 
 
 class Call:
@@ -100,6 +108,7 @@ class Call:
         self._exchange: Exchange | None = None
         self._provider = "-"
         self._recorder: Recorder | None = None
+        self._memory: CallMemory | None = None
         self._leveller: Leveller | None = None
         self._law: Law = "ulaw"
         self._gone = asyncio.Event()
@@ -178,11 +187,13 @@ class Call:
             self._provider = provider.name
             instruction = provider.instruction(self._settings)
             self.conversation = Conversation(prompts, instruction)
+            transcript = await self._remember(provider)
             exchange = self._exchange = Exchange(
                 self._settings,
                 audio,
                 self.conversation,
                 self.timeline,
+                transcript,
                 provider.new_session,
                 self.end,
             )
@@ -294,8 +305,57 @@ class Call:
             return
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{self.id}.wav"
         self.recording = self._settings.recordings_dir / name
+        if self._memory is not None:
+            self._memory.update(recording=str(self.recording.resolve()))
         self._recorder = Recorder(self.recording, audio, self._context.executor)
         self._recorder.start()
+
+    async def _remember(self, provider: Provider) -> Transcript:
+        """Return where the turns of this call go; first take up the call that it goes on, if there is one."""
+        transcript = Transcript(self.id, self._keep_turn, provider.name)
+        writer = self._context.memory
+        if writer is None:
+            return transcript
+        record = CallRecord(
+            self.id,
+            self.channel.id,
+            self.channel.caller.number,
+            self.channel.dialplan.exten,
+            provider.name,
+            time.time(),
+        )
+        if self._settings.memory_resume != "never":
+            await self._resume(writer, record, provider)
+        self._memory = writer.begin(record)
+        return transcript
+
+    async def _resume(self, writer: Writer, record: CallRecord, provider: Provider) -> None:
+        settings = self._settings
+        try:
+            async with asyncio.timeout(_RESUME_S):
+                saved = await writer.resume(settings.memory_resume, record, settings.memory_resume_within_s)
+        except (StoreError, TimeoutError) as error:
+            why = str(error) or f"no answer within {_RESUME_S:g} s"
+            log.warning("what was said earlier is not known; the call begins anew", error=why)
+            return
+        if saved is None or self.conversation is None:
+            return
+        turns = saved.turns[-history_limit(settings, provider) :] if history_limit(settings, provider) else []
+        said = [Utterance("caller" if turn.speaker == "user" else "agent", turn.text) for turn in turns]
+        self.conversation.resume(saved.record.state, saved.record.known, said)
+        self.timeline.add(
+            "memory.resumed", call=saved.record.call, turns=len(said), state=self.conversation.state
+        )
+        log.info("goes on from an earlier call", earlier=saved.record.call, turns=len(said))
+
+    def _keep_turn(self, turn: Turn) -> None:
+        if self._memory is not None:
+            self._keep_state()
+            self._memory.add(turn)
+
+    def _keep_state(self) -> None:
+        if self._memory is not None and self.conversation is not None:
+            self._memory.update(state=self.conversation.state, known=dict(self.conversation.known))
 
     # --- the audio path ---
 
@@ -341,6 +401,9 @@ class Call:
             finally:
                 if closing is not None:
                     await closing
+        if self._memory is not None:
+            self._keep_state()
+            self._memory.end(reason.value)
         # Last, for a slow disk must not hold the caller.
         if self._recorder is not None:
             await self._recorder.close()
@@ -406,6 +469,12 @@ class Call:
         seconds = round(time.monotonic() - self._started, 1)
         self.timeline.add("call.counters", seconds=seconds, **counters)
         log.info("call ended", reason=reason.value, seconds=seconds, **counters)
+
+
+def history_limit(settings: Settings, provider: Provider) -> int:
+    """Return how many turns of an earlier call the provider is told."""
+    limit: int = getattr(settings, f"{provider.prefix.lower()}history_max_turns")
+    return limit
 
 
 class _Ended(Exception):  # noqa: N818 - not an error: it takes the task group down

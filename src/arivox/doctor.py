@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import AnyEvent, OtherEvent, StasisStart
 from arivox.audio.format import ULAW
 from arivox.conversation import prompts
-from arivox.errors import ArivoxError, AsteriskError, ProviderError, SettingsError
+from arivox.conversation.memory.store import make as make_store
+from arivox.errors import ArivoxError, AsteriskError, ProviderError, SettingsError, StoreError
 from arivox.media.clock import Pacer
 from arivox.media.playout import Playout
 from arivox.media.rtp.link import RtpLink
@@ -312,31 +313,18 @@ def _provider_hint(provider: Provider, error: ProviderError) -> str:
 
 
 async def _store(settings: Settings) -> Finding:
-    if not settings.redis_host:
-        return Finding("store", "skipped", "REDIS_HOST is not set")
-    where = f"{settings.redis_host}:{settings.redis_port}"
     try:
-        import redis.asyncio as redis
-        from redis.exceptions import RedisError
-    except ImportError:
-        return Finding("store", "failed", "the redis package is missing", "pip install 'arivox[redis]'")
-    client: Any = redis.Redis(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        password=settings.redis_password or None,
-        db=settings.redis_db,
-        socket_connect_timeout=_WAIT_S,
-        socket_timeout=_WAIT_S,
-    )
+        store = make_store(settings)
+    except SettingsError as error:
+        return Finding("store", "failed", f"{error.setting} {error.problem}", error.hint)
+    if store is None:
+        return Finding("store", "skipped", "MEMORY_URL is none: no conversation is kept")
     try:
-        await client.ping()
-    except (RedisError, OSError) as error:
-        return Finding(
-            "store",
-            "failed",
-            f"Redis at {where}: {error}",
-            "Check REDIS_HOST, REDIS_PORT, REDIS_PASSWORD and REDIS_DB.",
-        )
+        await asyncio.wait_for(store.open(), _WAIT_S)
+    except (StoreError, TimeoutError) as error:
+        why = str(error) or f"{store.where}: no answer within {_WAIT_S:g} s"
+        return Finding("store", "failed", why, "Check MEMORY_URL, or REDIS_HOST and the settings beside it.")
     finally:
-        await client.aclose()
-    return Finding("store", "ok", f"Redis answers at {where}")
+        with suppress(StoreError):
+            await store.close()
+    return Finding("store", "ok", f"{store.where} answers")

@@ -12,6 +12,7 @@ import structlog
 
 from arivox.audio.format import AudioFormat
 from arivox.conversation.conversation import Conversation
+from arivox.conversation.memory.transcript import Transcript
 from arivox.ending import EndReason
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut, Playout
@@ -70,6 +71,7 @@ class Exchange:
         audio: AudioFormat,
         conversation: Conversation,
         timeline: Timeline,
+        transcript: Transcript,
         new_session: SessionFactory,
         end: Callable[[EndReason], None],
     ) -> None:
@@ -80,6 +82,7 @@ class Exchange:
         self._settings = settings
         self._conversation = conversation
         self._timeline = timeline
+        self._transcript = transcript
         self._end = end
         self._ended = False
         self._watchdog = Watchdog(Limits.of(settings), time.monotonic())
@@ -119,6 +122,9 @@ class Exchange:
     def stop(self) -> None:
         """Take no more of the AI's events, but for the last words of a turn."""
         self._ended = True
+        playout = self.playout
+        for item in self._transcript.being_heard:
+            self._transcript.cut(item, playout.heard_ms(item), playout.received_ms(item))
 
     async def close(self) -> None:
         """End the AI's session."""
@@ -140,12 +146,14 @@ class Exchange:
                 cuts = self._cut()
                 self._watchdog.caller_spoke(time.monotonic())
                 self._timeline.add("caller.speech_started")
+                self._transcript.caller_speaks(self._conversation.state, time.time())
                 self._on_interrupted(cuts)
             case Interrupted():
                 cuts = self._cut()
                 self._watchdog.caller_active(time.monotonic())
                 self._on_interrupted(cuts)
             case CallerActive():
+                self._transcript.caller_speaks(self._conversation.state, time.time())
                 self._watchdog.caller_active(time.monotonic())
             case SpeechStopped():
                 self._watchdog.caller_stopped(time.monotonic())
@@ -157,9 +165,11 @@ class Exchange:
                 self._on_response_done(event)
             case AgentText():
                 self._timeline.add("agent.said", text=event.text, item=event.item_id)
+                self._transcript.agent_said(event.item_id, event.text, self._conversation.state, time.time())
                 log.info("agent", text=event.text, state=self._conversation.state)
             case CallerText():
                 self._timeline.add("caller.said", text=event.text)
+                self._transcript.caller_said(event.text, self._conversation.state, time.time())
                 log.info("caller", text=event.text, state=self._conversation.state)
             case ToolCall():
                 self._on_tool_call(event)
@@ -187,13 +197,21 @@ class Exchange:
 
     def _finish_item(self, item_id: str) -> None:
         self.playout.finish(item_id)
+        if not self.playout.playing:
+            self._transcript.agent_quiet()
         self._maybe_quiet()
 
     def _cut(self) -> list[Cut]:
         """Silence the agent at once."""
-        cuts = self.playout.flush()
+        cuts = self._flush()
         self._watchdog.agent_quiet(time.monotonic())
         self.session.interrupt(cuts)
+        return cuts
+
+    def _flush(self) -> list[Cut]:
+        cuts = self.playout.flush()
+        for cut in cuts:
+            self._transcript.cut(cut.item_id, cut.heard_ms, cut.received_ms)
         return cuts
 
     def _on_interrupted(self, cuts: list[Cut]) -> None:
@@ -268,7 +286,7 @@ class Exchange:
             self._reprompted = True
             self._watchdog.ready(time.monotonic())
             if self.session.busy:
-                self.session.interrupt(self.playout.flush(), cancel=True)
+                self.session.interrupt(self._flush(), cancel=True)
             self.session.speak()
 
     def _failed(self, error: ProviderError) -> None:
@@ -284,10 +302,13 @@ class Exchange:
         since, self._turn_ended_ms = self._turn_ended_ms, None
         latency = self._timeline.now_ms() - since if since is not None else None
         self._timeline.add("agent.speaks", item=item_id, latency_ms=latency)
+        self._transcript.agent_speaks(item_id, self._conversation.state, time.time())
 
     def _on_drained(self) -> None:
         now = time.monotonic()
         self._watchdog.agent_quiet(now)
+        if not self.playout.starving:
+            self._transcript.agent_quiet()
         if self.session.busy:
             # In the middle of an answer: its rest must come soon.
             self._watchdog.answer_expected(now)
@@ -316,7 +337,7 @@ class Exchange:
         if self._closing is not None:
             return
         log.info("saying good-bye", reason=reason.value)
-        self.session.interrupt(self.playout.flush(), cancel=True)
+        self.session.interrupt(self._flush(), cancel=True)
         self.session.speak(instructions)
         self._close_after_speech(reason)
 

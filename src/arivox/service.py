@@ -17,6 +17,9 @@ from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
 from arivox.call import Call, CallContext
 from arivox.conversation import prompts
+from arivox.conversation.memory.spool import Spool
+from arivox.conversation.memory.store import make as make_store
+from arivox.conversation.memory.writer import Writer
 from arivox.conversation.prompts import Prompts
 from arivox.errors import SettingsError
 from arivox.media.clock import Pacer
@@ -32,6 +35,7 @@ from arivox.timeline import Watcher
 log = structlog.get_logger()
 
 _SHUT_DOWN_S: Final = 10.0
+_LAST_TURNS_S: Final = 3.0
 
 
 def rtp_addresses(settings: Settings) -> tuple[str, str]:
@@ -82,6 +86,10 @@ class Service:
             settings.ari_app_name,
             timeout_s=settings.ari_request_timeout_s,
         )
+        store = make_store(settings)
+        self.memory = Writer(store, Spool(settings.memory_spool_dir)) if store is not None else None
+        """What writes conversations to the store; None: none is kept."""
+        self._store = store.where if store is not None else "none"
         self.switchboard = Switchboard(self.ari, self._new_call, settings.max_calls)
         self._executor = ThreadPoolExecutor(1, "arivox-disk")
 
@@ -94,8 +102,6 @@ class Service:
 
         Raises AsteriskError when Asterisk refuses us for good.
         """
-        if self.settings.redis_host:
-            log.warning("conversations are not stored yet; only doctor uses it", setting="REDIS_HOST")
         await asyncio.to_thread(tls_context)
         # A full collection would stop the audio of all calls for tens of milliseconds; what lives from here
         # on is small.
@@ -109,7 +115,10 @@ class Service:
             app=self.settings.ari_app_name,
             rtp=f"{self._bind}:{first}-{last}",
             rtp_for_asterisk=self._rtp_host,
+            store=self._store,
         )
+        if self.memory is not None:
+            self.memory.start()
         try:
             async with self.ari:
                 listening = asyncio.ensure_future(self.ari.listen(board.on_event, board.on_up, board.on_down))
@@ -125,6 +134,8 @@ class Service:
                         task.cancel()
                     await asyncio.gather(listening, stopping, ready, return_exceptions=True)
         finally:
+            if self.memory is not None:
+                await self.memory.close(_LAST_TURNS_S)
             self.pacer.close()
             self._executor.shutdown(wait=False)
             log.info("arivox stopped", calls=board.served)
@@ -160,5 +171,6 @@ class Service:
             choose_provider=self.choose_provider,
             expect_channel=self.switchboard.expect_channel,
             watchers=self._watchers,
+            memory=self.memory,
         )
         return Call(channel, args, context)

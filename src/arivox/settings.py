@@ -156,6 +156,9 @@ class Settings:
     openai_live_backend_model: str = _setting(
         "gpt-5.6-luna", "Model that OpenAI Live delegates tasks and tools to"
     )
+    openai_history_max_turns: int = _setting(
+        40, "Turns of an earlier call that are told again (MEMORY_RESUME)", low=0
+    )
 
     # --- Gemini ---
     gemini_api_key: str = _setting("", "Key of Google AI Studio", secret=True)
@@ -202,7 +205,9 @@ class Settings:
     )
     gemini_vad_silence_duration_ms: int | None = _setting(500, "Silence that ends a turn", low=0)
     gemini_history_max_turns: int = _setting(
-        40, "Turns that are told again to a session that had to begin anew", low=0
+        40,
+        "Turns that are told again: of an earlier call (MEMORY_RESUME), or to a session that begins anew",
+        low=0,
     )
 
     # --- the conversation ---
@@ -213,6 +218,25 @@ class Settings:
     redis_port: int = _setting(6379, "Its port", low=1, high=65535)
     redis_password: str = _setting("", "Its password", secret=True)
     redis_db: int = _setting(0, "Its database", low=0)
+    redis_username: str = _setting("", "Its user, for servers with ACLs")
+    redis_tls: bool = _setting(False, "Speak TLS to it")
+    redis_conversation_ttl_s: int = _setting(
+        86400, "Conversations are forgotten so long after their last turn, in every store", low=60
+    )
+    memory_url: str = _setting(
+        "",
+        "Store of conversations: redis://, rediss://, sqlite:///PATH, or none. Empty: Redis if REDIS_HOST is "
+        "set, else sqlite:///arivox-memory.db",
+        secret=True,
+    )
+    memory_spool_dir: Path = _setting(
+        Path("arivox-spool"), "Folder for calls that no store took; they are stored when it works again"
+    )
+    memory_resume: Literal["never", "same-call", "caller"] = _setting(
+        "never",
+        "Go on where an earlier call ended: of the same channel (same-call), or of the same number (caller)",
+    )
+    memory_resume_within_s: int = _setting(3600, "How long ago it may have ended", low=1)
 
     # --- logs ---
     log_level: LogLevel = _setting("info", "debug, info, warning or error; debug shows each packet")
@@ -289,11 +313,7 @@ _NAMES_NOTHING: Final = {
     "GEMINI_VAD_ENERGY_THRESHOLD": "GEMINI_VAD_START_SENSITIVITY",
     "GEMINI_VAD_ACTIVITY_RATIO_THRESHOLD": "GEMINI_VAD_END_SENSITIVITY",
 }
-# Names of the scripts for what this version does not have yet: an old .env goes on working, with a warning.
-_NOT_YET: Final = {
-    "REDIS_CONVERSATION_TTL_S",
-}
-_OURS: Final = ("ARI_", "RTP_", "OPENAI_", "VAD_", "REDIS_", "GEMINI_", "MAX_CALL", "LOG_")
+_OURS: Final = ("ARI_", "RTP_", "OPENAI_", "VAD_", "REDIS_", "MEMORY_", "GEMINI_", "MAX_CALL", "LOG_")
 
 
 def load(
@@ -424,8 +444,6 @@ def _warnings(sources: Sequence[tuple[str, Mapping[str, Any]]], known: Mapping[s
                 continue
             if name in _NAMES_NOTHING:
                 problem = f"names nothing in Gemini's API and has no effect; set {_NAMES_NOTHING[name]}"
-            elif name in _NOT_YET:
-                problem = "has no effect in this version"
             elif mine or name.startswith(_OURS):
                 close = difflib.get_close_matches(name, known, n=1)
                 problem = "is not a setting of Arivox" + (f"; did you mean {close[0]}?" if close else "")

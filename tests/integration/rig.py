@@ -109,6 +109,7 @@ class Rig:
             "gemini_api_key": "sk-test",
             "rtp_server_port": first,
             "rtp_server_port_last": last,
+            "memory_url": "none",
         }
         self.settings = Settings(**(values | self._given))
         try:

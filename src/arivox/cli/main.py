@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 import arivox
+from arivox.cli.calls import calls
 from arivox.cli.demo import demo
 from arivox.cli.doctor import doctor
 from arivox.cli.emulate import emulate
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 for command in (run, demo, doctor, init, emulate):
     app.command()(command)
+app.add_typer(calls, name="calls")
 
 
 def _version(wanted: bool) -> None:

@@ -7,14 +7,14 @@ The states follow each other in the order of the prompts file. The model moves o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from arivox.conversation.prompts import ASIDES, Prompts
-from arivox.providers.base import Brief, Tool
+from arivox.providers.base import Brief, Tool, Utterance
 
 MOVE: Final = "move_to_state"
 END: Final = "end_call"
@@ -62,6 +62,8 @@ class Conversation:
         self._before_aside: str | None = None
         self.state = prompts.way[0]
         self.known: dict[str, str] = {}
+        self.history: tuple[Utterance, ...] = ()
+        """What was said before this session."""
 
     @property
     def brief(self) -> Brief:
@@ -71,7 +73,8 @@ class Conversation:
             lines += ["Known so far: " + "; ".join(f"{name}: {value}" for name, value in self.known.items())]
         lines += [f"Possible next states: {', '.join(self.exits) or 'none'}"]
         focus = "\n".join(lines)
-        return Brief("\n".join([self._instruction, "", _RULES, "", focus]).strip(), self._tools(), focus)
+        instructions = "\n".join([self._instruction, "", _RULES, "", focus]).strip()
+        return Brief(instructions, self._tools(), focus, self.history)
 
     @property
     def exits(self) -> tuple[str, ...]:
@@ -85,6 +88,14 @@ class Conversation:
         if self.state != aside and aside in self._prompts.states and following:
             return (*following, aside)
         return following
+
+    def resume(self, state: str, known: Mapping[str, str], history: Sequence[Utterance]) -> None:
+        """Go on where an earlier conversation ended, if the state still exists and is not the last one."""
+        self.history = tuple(history)
+        way = self._prompts.way
+        if state in way and state != way[-1]:
+            self.state = state
+            self.known = dict(known)
 
     def call_tool(self, name: str, arguments: str) -> ToolOutcome:
         """Run a tool the model called. A wrong call is answered with an error the model can act on."""

@@ -68,6 +68,8 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
             rtp_server_port_last=0,
             enable_audio_recording=True,
             recordings_dir=options.output,
+            memory_url=f"sqlite:///{options.output}/memory.db",
+            memory_spool_dir=options.output / "spool",
         )
         service = Service(settings, watchers=[screen.watch])
         serving = asyncio.create_task(service.run())
