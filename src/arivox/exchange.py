@@ -251,8 +251,9 @@ class Exchange:
         outcome = self._conversation.call_tool(event.name, event.arguments)
         self._timeline.add("tool", name=event.name, arguments=event.arguments, output=outcome.output)
         if outcome.moved:
-            self._timeline.add("state", before=before, after=self._conversation.state)
-            log.info("state", before=before, after=self._conversation.state)
+            after = self._conversation.state
+            self._timeline.add("state", before=before, after=after, cause=outcome.cause)
+            log.info("state", before=before, after=after, cause=outcome.cause)
             self.session.update(self._conversation.brief)
         self.session.tool_result(event.call_id, outcome.output, answer=not outcome.end_call)
         if outcome.end_call:

@@ -144,6 +144,28 @@ def test_unknown_tools_are_answered(name: str) -> None:
     assert conversation.state == "greeting"
 
 
+def test_model_that_gets_it_wrong_again_and_again_is_sent_to_fallback() -> None:
+    conversation = Conversation(PROMPTS)
+    for _ in range(2):
+        assert not conversation.call_tool(MOVE, move("confirmation")).moved
+    outcome = conversation.call_tool(MOVE, move("confirmation"))
+    assert (outcome.moved, outcome.cause) == (True, "tries")
+    answer = json.loads(outcome.output)
+    assert answer["state"] == conversation.state == "fallback"
+    assert "cannot follow" in answer["error"]
+
+
+def test_bug_in_a_tool_leads_to_the_error_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str, arguments: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("arivox.conversation.conversation._event", broken)
+    conversation = Conversation(PROMPTS)
+    outcome = conversation.call_tool(MOVE, move("gathering_reason"))
+    assert (conversation.state, outcome.cause) == ("error_handler", "error")
+    assert "went wrong" in conversation.brief.instructions
+
+
 @pytest.mark.parametrize("arguments", ["", "{}", "junk"])
 @pytest.mark.parametrize("state", WAY)
 def test_the_call_can_be_ended_from_anywhere(state: str, arguments: str) -> None:
@@ -185,8 +207,9 @@ def test_any_tool_calls_leave_it_in_a_declared_state(calls: list[tuple[str, str]
         before, exits, known = conversation.state, conversation.exits, dict(conversation.known)
         outcome = conversation.call_tool(name, text)
         assert conversation.state in PROMPTS.states
-        assert conversation.state == before or conversation.state in exits
-        assert outcome.moved == ("ok" in outcome.output and name == MOVE)
+        assert conversation.state == before or conversation.state in (*exits, "fallback", "error_handler")
+        assert outcome.moved == (conversation.state != before)
+        assert ("error" in outcome.output) == (outcome.cause == "tries" or not (outcome.moved or name == END))
         assert outcome.end_call == (name == END)
         if not outcome.moved:
             assert (conversation.state, conversation.known) == (before, known)

@@ -13,6 +13,7 @@ from arivox.cli.calls import calls
 from arivox.cli.demo import demo
 from arivox.cli.doctor import doctor
 from arivox.cli.emulate import emulate
+from arivox.cli.flow import flow
 from arivox.cli.init import init
 from arivox.cli.run import run
 from arivox.errors import ArivoxError
@@ -26,6 +27,7 @@ app = typer.Typer(
 for command in (run, demo, doctor, init, emulate):
     app.command()(command)
 app.add_typer(calls, name="calls")
+app.add_typer(flow, name="flow")
 
 
 def _version(wanted: bool) -> None:

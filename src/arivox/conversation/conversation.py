@@ -1,7 +1,6 @@
-"""Where a conversation is, what the AI is told there, and what its tools do. Pure.
+"""What the AI is told in each state of a conversation, and what its tools do. Pure.
 
-The states follow each other in the order of the prompts file. The model moves on by calling the tool
-``move_to_state``; from every state but the last it can also go to ``fallback``, and from there back.
+The model moves on by calling the tool ``move_to_state``; ``flow`` says where to.
 """
 
 from __future__ import annotations
@@ -12,19 +11,28 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import structlog
 
-from arivox.conversation.prompts import ASIDES, Prompts
+from arivox.conversation.flow import (
+    Breakdown,
+    Entered,
+    Event,
+    Flow,
+    Mistake,
+    Move,
+    Position,
+    Refused,
+    collected_in,
+    step,
+)
+from arivox.conversation.prompts import Prompts
 from arivox.providers.base import Brief, Tool, Utterance
+
+log = structlog.get_logger()
 
 MOVE: Final = "move_to_state"
 END: Final = "end_call"
 
-# What the caller says in a state is known from then on under this name.
-_COLLECTS: Final = {
-    "gathering_reason": "reason",
-    "collecting_availability_days": "day",
-    "collecting_availability_times": "time",
-}
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
 _RULES: Final = (
@@ -43,10 +51,12 @@ class ToolOutcome:
     output: str
     """Result for the model, JSON."""
     moved: bool = False
+    cause: str = ""
+    """Why it moved."""
     end_call: bool = False
 
 
-class _Move(msgspec.Struct):
+class _MoveArguments(msgspec.Struct):
     state: str
     value: str = ""
 
@@ -59,11 +69,20 @@ class Conversation:
         """The AI's tools cannot change in mid-call: from the first they allow every state."""
         self._prompts = prompts
         self._instruction = system_instruction or prompts.system_instruction
-        self._before_aside: str | None = None
-        self.state = prompts.way[0]
-        self.known: dict[str, str] = {}
+        self._flow = Flow(tuple(prompts.states))
+        self._position = self._flow.start
         self.history: tuple[Utterance, ...] = ()
         """What was said before this session."""
+
+    @property
+    def state(self) -> str:
+        """Return where the conversation is."""
+        return self._position.state
+
+    @property
+    def known(self) -> dict[str, str]:
+        """Return what the caller has said that was asked for."""
+        return dict(self._position.known)
 
     @property
     def brief(self) -> Brief:
@@ -79,50 +98,45 @@ class Conversation:
     @property
     def exits(self) -> tuple[str, ...]:
         """Return the states that can follow, the normal way first."""
-        way = self._prompts.way
-        if self.state in ASIDES:
-            following: tuple[str, ...] = (self._before_aside or way[0],)
-        else:
-            following = way[way.index(self.state) + 1 :][:1]
-        aside = "fallback"
-        if self.state != aside and aside in self._prompts.states and following:
-            return (*following, aside)
-        return following
+        return self._flow.exits(self._position)
 
     def resume(self, state: str, known: Mapping[str, str], history: Sequence[Utterance]) -> None:
         """Go on where an earlier conversation ended, if the state still exists and is not the last one."""
         self.history = tuple(history)
         way = self._prompts.way
         if state in way and state != way[-1]:
-            self.state = state
-            self.known = dict(known)
+            self._position = Position(state, dict(known))
 
     def call_tool(self, name: str, arguments: str) -> ToolOutcome:
         """Run a tool the model called. A wrong call is answered with an error the model can act on."""
-        if name == END:
-            return ToolOutcome(_json({"ok": True}), end_call=True)
-        if name != MOVE:
-            return _error(f"there is no tool {name!r}")
         try:
-            move = msgspec.json.decode(arguments, type=_Move)
-        except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-            return _error(f"the arguments are wrong: {error}")
-        if move.state not in self.exits:
-            return _error(f"{move.state!r} cannot follow {self.state!r}; possible: {', '.join(self.exits)}")
-        collected = _COLLECTS.get(self.state)
-        if collected is not None and move.state not in ASIDES and move.value.strip():
-            self.known[collected] = move.value.strip()
-        if move.state in ASIDES:
-            self._before_aside = self.state
-        self.state = move.state
-        return ToolOutcome(_json({"ok": True, "state": self.state}), moved=True)
+            if name == END:
+                return ToolOutcome(_json({"ok": True}), end_call=True)
+            return self._step(_event(name, arguments))
+        except Exception as error:
+            log.exception("a tool failed by a bug of ours", tool=name)
+            return self._step(Breakdown(f"the tool failed: {type(error).__name__}"))
+
+    def _step(self, event: Event) -> ToolOutcome:
+        self._position, effects = step(self._flow, self._position, event)
+        answer: dict[str, Any] = {}
+        cause = ""
+        for effect in effects:
+            match effect:
+                case Refused():
+                    answer["error"] = effect.problem
+                case Entered():
+                    cause = effect.cause
+                    answer["state"] = effect.after
+        answer = answer if "error" in answer else {"ok": True, **answer}
+        return ToolOutcome(_json(answer), moved=bool(cause), cause=cause)
 
     def _tools(self) -> tuple[Tool, ...]:
         end = Tool(END, "End the call, after you have said good-bye.")
         states = list(self._prompts.states) if self.fixed_tools else list(self.exits)
         if not states:
             return (end,)
-        collected = None if self.fixed_tools else _COLLECTS.get(self.state)
+        collected = None if self.fixed_tools else collected_in(self.state)
         value = f"What the caller said: the {collected}" if collected else "What the caller said, briefly"
         move = Tool(
             MOVE,
@@ -146,5 +160,11 @@ def _json(value: Mapping[str, Any]) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _error(problem: str) -> ToolOutcome:
-    return ToolOutcome(_json({"error": problem}))
+def _event(name: str, arguments: str) -> Event:
+    if name != MOVE:
+        return Mistake(f"there is no tool {name!r}")
+    try:
+        move = msgspec.json.decode(arguments, type=_MoveArguments)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        return Mistake(f"the arguments are wrong: {error}")
+    return Move(move.state, move.value)

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
+from arivox.conversation.flow import ASIDES
 from arivox.errors import SettingsError
-
-ASIDES: Final = ("fallback", "error_handler")
-"""States outside the normal way: where a conversation goes when something is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

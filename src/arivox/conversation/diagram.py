@@ -1,0 +1,35 @@
+"""The flow of a conversation as a diagram in Mermaid's language. Pure."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from arivox.conversation.flow import ASIDES, ERROR_HANDLER, FALLBACK, Flow, collected_in
+
+
+def mermaid(flow: Flow) -> str:
+    """Return a state diagram: the normal way, what each state asks for, and the asides."""
+    way = flow.way
+    lines = ["stateDiagram-v2"]
+    lines += [f"    state {_quoted(state)} as {_name(state)}" for state in flow.states]
+    lines += [f"    [*] --> {_name(way[0])}"]
+    for state, following in pairwise(way):
+        collected = collected_in(state)
+        lines.append(f"    {_name(state)} --> {_name(following)}{f': {collected}' if collected else ''}")
+    lines.append(f"    {_name(way[-1])} --> [*]")
+    if FALLBACK in flow.states:
+        for state in way[:-1]:
+            lines += [f"    {_name(state)} --> {FALLBACK}", f"    {FALLBACK} --> {_name(state)}"]
+    if ERROR_HANDLER in flow.states:
+        source = FALLBACK if FALLBACK in flow.states else _name(way[0])
+        lines.append(f"    {source} --> {ERROR_HANDLER}: tries")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(state: str) -> str:
+    return '"' + state.replace('"', "'") + '"'
+
+
+def _name(state: str) -> str:
+    return state if state in ASIDES else re.sub(r"\W", "_", state)
