@@ -99,7 +99,7 @@ async def test_states_move_in_order(asterisk: AsteriskInstance) -> None:
         assert stage.record.sent("error") == []
 
 
-async def test_wrong_tool_calls_are_answered_with_an_error(asterisk: AsteriskInstance) -> None:
+async def test_wrong_tool_calls_are_answered_with_an_error_and_lead_aside(asterisk: AsteriskInstance) -> None:
     wrong: list[tuple[str, dict[str, Any] | str, str]] = [
         ("order_pizza", {}, "order_pizza"),
         ("move_to_state", {"state": "confirmation", "value": "x"}, "gathering_reason"),
@@ -119,10 +119,15 @@ async def test_wrong_tool_calls_are_answered_with_an_error(asterisk: AsteriskIns
             assert (output.kind, create.kind) == ("conversation.item.create", "response.create")
             assert part in output_of(output)["error"]
             await stage.say("Once more.", speed=20)
-        assert stage.record.received_count["session.update"] == 1
-        conversation = rig.calls[0].conversation
-        assert conversation is not None
-        assert conversation.state == "greeting"
+        # Three mistakes in one state, and three in the next.
+        assert stage.record.received_count["session.update"] == 1 + 2
+        states = [entry.data for entry in rig.timelines[0].find("state")]
+        assert states == [
+            {"before": "greeting", "after": "fallback", "cause": "tries"},
+            {"before": "fallback", "after": "error_handler", "cause": "tries"},
+        ]
+        told = stage.record.received("session.update")[-1].event["session"]["instructions"]
+        assert "something went wrong on our side" in told
 
 
 async def test_several_tools_of_one_answer_are_all_answered_before_it_speaks_on(

@@ -17,6 +17,7 @@ from arivox.conversation.memory import writer as module
 from arivox.conversation.memory.record import CallRecord, Saved, Turn
 from arivox.conversation.memory.redis import RedisStore
 from arivox.conversation.memory.spool import Spool
+from arivox.conversation.memory.sqlite import SqliteStore
 from arivox.conversation.memory.writer import Writer
 from arivox.errors import StoreError
 from arivox.testing.redis_server import RedisServer
@@ -135,6 +136,21 @@ async def test_store_that_does_not_answer_is_tried_again(
         await until(lambda: "c1" in store.saved and len(store.saved["c1"].turns) == 1)
 
 
+async def test_bug_in_a_store_does_not_end_the_writing(tmp_path: Path) -> None:
+    class Buggy(Fickle):
+        async def save(self, record: CallRecord, turns: Sequence[Turn], first: int) -> int:
+            if not self.attempts:
+                self.attempts += 1
+                raise ZeroDivisionError
+            return await super().save(record, turns, first)
+
+    store = Buggy()
+    async with writing(store, tmp_path) as writer:
+        writer.begin(record()).add(turns("c1", 1)[0])
+        await until(lambda: "c1" in store.saved and len(store.saved["c1"].turns) == 1)
+        assert writer.counters.failures == 1
+
+
 async def test_store_that_forgot_is_told_again(tmp_path: Path) -> None:
     store = Fickle()
     async with writing(store, tmp_path) as writer:
@@ -239,6 +255,31 @@ async def test_call_goes_on_from_the_one_before(mode: str, tmp_path: Path) -> No
         assert await writer.resume("caller", record("c3", caller=""), 60) is None
         assert await writer.resume("caller", record("c3", caller="other"), 60) is None
         assert await writer.resume(mode, again, 0) is None
+
+
+async def test_disk_that_is_full_for_a_while_loses_no_turn(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "memory.db", 600)
+    await store.open()
+
+    async def pages(most: int) -> None:
+        await store._do(lambda connection: connection.execute(f"PRAGMA max_page_count = {most}").fetchone())
+
+    await pages(8)
+    writer = Writer(store, Spool(tmp_path / "spool"))
+    writer.start()
+    memory = writer.begin(record())
+    said = turns("c1", 400)
+    for turn in said[:300]:
+        memory.add(turn)
+    await until(lambda: writer.counters.failures > 1)
+    await pages(10_000)
+    for turn in said[300:]:
+        memory.add(turn)
+    await until(lambda: memory.stored == 400)
+    saved = await store.load("c1")
+    assert saved is not None
+    assert saved.turns == said
+    await writer.close(1.0)
 
 
 async def test_redis_that_dies_in_the_middle_has_every_turn_once(tmp_path: Path) -> None:

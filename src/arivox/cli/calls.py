@@ -43,7 +43,9 @@ def list_calls(
     found = _with_archive(
         load_settings(env_file, config), lambda archive: archive.calls(caller=caller, limit=limit)
     )
-    table = Table("call", "began", "caller", "AI", "seconds", "ended", "state", box=None)
+    table = Table(box=None)
+    for name in ("call", "began", "caller", "AI", "seconds", "ended", "state"):
+        table.add_column(name, no_wrap=name in ("call", "began"))
     for record in found:
         length = f"{record.ended - record.started:.0f}" if record.ended else "-"
         began = iso(record.started)[:19].replace("T", " ")

@@ -166,7 +166,7 @@ class Writer:
             await self._news.wait()
             self._news.clear()
             try:
-                await self._write_all()
+                await self._attempt()
             except StoreError as error:
                 self._failed(error)
                 await self._give_up_old_ones()
@@ -178,6 +178,17 @@ class Writer:
                 waits = delays(_FIRST_DELAY_S, _LONGEST_DELAY_S)
                 if self._closing.is_set() and not any(memory.dirty for memory in self._calls):
                     return
+
+    async def _attempt(self) -> None:
+        """Write all there is. Raises StoreError."""
+        try:
+            await self._write_all()
+        except StoreError:
+            raise
+        except Exception as error:
+            # A bug of ours: without this nothing would be written any more, and nobody would know.
+            log.exception("writing conversations failed")
+            raise StoreError(f"{self._store.where}: {type(error).__name__}") from error
 
     async def _write_all(self) -> None:
         """Raises StoreError."""
