@@ -340,7 +340,8 @@ class Call:
             return
         if saved is None or self.conversation is None:
             return
-        turns = saved.turns[-history_limit(settings, provider) :] if history_limit(settings, provider) else []
+        limit = provider.history_turns(settings)
+        turns = saved.turns[-limit:] if limit else []
         said = [Utterance("caller" if turn.speaker == "user" else "agent", turn.text) for turn in turns]
         self.conversation.resume(saved.record.state, saved.record.known, said)
         self.timeline.add(
@@ -355,7 +356,7 @@ class Call:
 
     def _keep_state(self) -> None:
         if self._memory is not None and self.conversation is not None:
-            self._memory.update(state=self.conversation.state, known=dict(self.conversation.known))
+            self._memory.update(state=self.conversation.state, known=self.conversation.known)
 
     # --- the audio path ---
 
@@ -469,12 +470,6 @@ class Call:
         seconds = round(time.monotonic() - self._started, 1)
         self.timeline.add("call.counters", seconds=seconds, **counters)
         log.info("call ended", reason=reason.value, seconds=seconds, **counters)
-
-
-def history_limit(settings: Settings, provider: Provider) -> int:
-    """Return how many turns of an earlier call the provider is told."""
-    limit: int = getattr(settings, f"{provider.prefix.lower()}history_max_turns")
-    return limit
 
 
 class _Ended(Exception):  # noqa: N818 - not an error: it takes the task group down

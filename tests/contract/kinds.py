@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import gemini_oracle
 import live_oracle
 import oracle
 from accounts import service_account
+from heard import Heard
 
 from arivox.audio import g711
 from arivox.audio.format import ALAW, ULAW, AudioFormat
@@ -39,7 +40,6 @@ from arivox.providers.base import (
 )
 from arivox.settings import Settings
 
-T = TypeVar("T")
 _TOKENS = TokenStore()
 MOVE = Tool(
     "move_to_state",
@@ -175,7 +175,7 @@ KINDS = (
 
 
 @dataclass
-class Line:
+class Line(Heard):
     """A session, the events it reported, and the service at its other end."""
 
     kind: Kind
@@ -195,20 +195,6 @@ class Line:
         assert isinstance(behaviour, Script)
         assert behaviour.stage is not None
         return behaviour.stage
-
-    def of(self, kind: type[T]) -> list[T]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    async def until(self, kind: type[T], count: int = 1) -> T:
-        """Return the ``count``-th event of a kind, once it is there."""
-        await self.once(lambda: len(self.of(kind)) >= count, f"no {kind.__name__} in {self.events}")
-        return self.of(kind)[count - 1]
-
-    async def once(self, condition: Callable[[], bool], otherwise: str) -> None:
-        deadline = time.monotonic() + 5
-        while not condition():
-            assert time.monotonic() < deadline, otherwise
-            await asyncio.sleep(0.002)
 
     def history(self) -> list[tuple[str, str]]:
         """Return who said what before, as the service was told it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import repeat
 from pathlib import Path
@@ -18,7 +18,8 @@ from arivox.conversation.memory.record import CallRecord, Saved, Turn
 from arivox.conversation.memory.redis import RedisStore
 from arivox.conversation.memory.spool import Spool
 from arivox.conversation.memory.sqlite import SqliteStore
-from arivox.conversation.memory.writer import Writer
+from arivox.conversation.memory.store import Store
+from arivox.conversation.memory.writer import CallMemory, Writer
 from arivox.errors import StoreError
 from arivox.testing.redis_server import RedisServer
 
@@ -74,12 +75,17 @@ async def until(there: Callable[[], bool]) -> None:
         await asyncio.sleep(0.002)
 
 
+def add(memory: CallMemory, turns: Iterable[Turn]) -> None:
+    for turn in turns:
+        memory.add(turn)
+
+
 def in_folder(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
 @asynccontextmanager
-async def writing(store: Fickle, spool: Path) -> AsyncIterator[Writer]:
+async def writing(store: Store, spool: Path) -> AsyncIterator[Writer]:
     made = Writer(store, Spool(spool))
     made.start()
     try:
@@ -112,8 +118,7 @@ async def test_store_that_is_down_is_tried_again(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as logs:
         async with writing(store, tmp_path) as writer:
             memory = writer.begin(record())
-            for turn in turns("c1", 3):
-                memory.add(turn)
+            add(memory, turns("c1", 3))
             await until(lambda: store.attempts > 3)
             store.down = False
             await until(lambda: "c1" in store.saved and len(store.saved["c1"].turns) == 3)
@@ -155,8 +160,7 @@ async def test_store_that_forgot_is_told_again(tmp_path: Path) -> None:
     store = Fickle()
     async with writing(store, tmp_path) as writer:
         memory = writer.begin(record())
-        for turn in turns("c1", 4):
-            memory.add(turn)
+        add(memory, turns("c1", 4))
         await until(lambda: len(store.saved["c1"].turns) == 4 if "c1" in store.saved else False)
         store.saved.clear()
         memory.add(turns("c1", 1, first=4)[0])
@@ -187,8 +191,7 @@ async def test_call_that_ends_while_the_store_is_down_is_spooled_and_stored_late
     store.down = True
     async with writing(store, tmp_path) as writer:
         memory = writer.begin(record())
-        for turn in turns("c1", 3):
-            memory.add(turn)
+        add(memory, turns("c1", 3))
         memory.end("completed")
         await until(lambda: writer.counters.spooled == 1)
         (file,) = in_folder(tmp_path)
@@ -222,8 +225,7 @@ async def test_turns_that_nothing_takes_are_counted(tmp_path: Path) -> None:
     blocked.write_text("")
     async with writing(store, blocked) as writer:
         memory = writer.begin(record())
-        for turn in turns("c1", 3):
-            memory.add(turn)
+        add(memory, turns("c1", 3))
     assert writer.counters.lost == 3
 
 
@@ -241,8 +243,7 @@ async def test_call_goes_on_from_the_one_before(mode: str, tmp_path: Path) -> No
     store = Fickle()
     async with writing(store, tmp_path) as writer:
         first = writer.begin(record("c1", channel="17.1" if mode == "caller" else "17.2"))
-        for turn in turns("c1", 3):
-            first.add(turn)
+        add(first, turns("c1", 3))
         first.end("caller_hangup")
         again = record("c2", channel="17.2")
         found = await writer.resume(mode, again, 60)
@@ -265,21 +266,17 @@ async def test_disk_that_is_full_for_a_while_loses_no_turn(tmp_path: Path) -> No
         await store._do(lambda connection: connection.execute(f"PRAGMA max_page_count = {most}").fetchone())
 
     await pages(8)
-    writer = Writer(store, Spool(tmp_path / "spool"))
-    writer.start()
-    memory = writer.begin(record())
-    said = turns("c1", 400)
-    for turn in said[:300]:
-        memory.add(turn)
-    await until(lambda: writer.counters.failures > 1)
-    await pages(10_000)
-    for turn in said[300:]:
-        memory.add(turn)
-    await until(lambda: memory.stored == 400)
-    saved = await store.load("c1")
-    assert saved is not None
-    assert saved.turns == said
-    await writer.close(1.0)
+    async with writing(store, tmp_path / "spool") as writer:
+        memory = writer.begin(record())
+        said = turns("c1", 400)
+        add(memory, said[:300])
+        await until(lambda: writer.counters.failures > 1)
+        await pages(10_000)
+        add(memory, said[300:])
+        await until(lambda: memory.stored == 400)
+        saved = await store.load("c1")
+        assert saved is not None
+        assert saved.turns == said
 
 
 async def test_redis_that_dies_in_the_middle_has_every_turn_once(tmp_path: Path) -> None:
@@ -287,44 +284,36 @@ async def test_redis_that_dies_in_the_middle_has_every_turn_once(tmp_path: Path)
     folder.mkdir()
     with RedisServer(folder) as server:
         store = RedisStore(server.url, 600)
-        writer = Writer(store, Spool(tmp_path / "spool"))
-        writer.start()
-        memory = writer.begin(record())
-        said = turns("c1", 30)
-        for turn in said[:10]:
-            memory.add(turn)
-        await until(lambda: memory.stored == 10)
-        server.kill()
-        for turn in said[10:20]:
-            memory.add(turn)
-        await until(lambda: writer.counters.failures > 0)
-        await asyncio.to_thread(server.start)
-        for turn in said[20:]:
-            memory.add(turn)
-        memory.end("completed")
-        await until(lambda: not writer._calls)
-        saved = await store.load("c1")
-        assert saved is not None
-        assert saved.turns == said
-        assert saved.record.reason == "completed"
-        await writer.close(1.0)
+        async with writing(store, tmp_path / "spool") as writer:
+            memory = writer.begin(record())
+            said = turns("c1", 30)
+            add(memory, said[:10])
+            await until(lambda: memory.stored == 10)
+            server.kill()
+            add(memory, said[10:20])
+            await until(lambda: writer.counters.failures > 0)
+            await asyncio.to_thread(server.start)
+            add(memory, said[20:])
+            memory.end("completed")
+            await until(lambda: not writer._calls)
+            saved = await store.load("c1")
+            assert saved is not None
+            assert saved.turns == said
+            assert saved.record.reason == "completed"
 
 
 async def test_redis_that_comes_back_empty_is_told_everything(tmp_path: Path) -> None:
     with RedisServer(tmp_path, forgetful=True) as server:
         store = RedisStore(server.url, 600)
-        writer = Writer(store, Spool(tmp_path / "spool"))
-        writer.start()
-        memory = writer.begin(record())
-        said = turns("c1", 6)
-        for turn in said[:5]:
-            memory.add(turn)
-        await until(lambda: memory.stored == 5)
-        server.kill()
-        await asyncio.to_thread(server.start)
-        memory.add(said[5])
-        await until(lambda: memory.stored == 6 and not memory.dirty)
-        saved = await store.load("c1")
-        assert saved is not None
-        assert saved.turns == said
-        await writer.close(1.0)
+        async with writing(store, tmp_path / "spool") as writer:
+            memory = writer.begin(record())
+            said = turns("c1", 6)
+            add(memory, said[:5])
+            await until(lambda: memory.stored == 5)
+            server.kill()
+            await asyncio.to_thread(server.start)
+            memory.add(said[5])
+            await until(lambda: memory.stored == 6 and not memory.dirty)
+            saved = await store.load("c1")
+            assert saved is not None
+            assert saved.turns == said

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from googlepeer import (
     sound,
     tool_call,
 )
+from heard import Heard
 
 from arivox.audio.format import ULAW
 from arivox.audio.g711 import encode
@@ -54,7 +55,6 @@ from arivox.settings import Settings
 SILENCE = ULAW.silence * 160
 LOUD = encode((8000 * np.sin(np.arange(160) / 3)).astype(np.int16), "ulaw")
 TOOLS = (Tool("move_to_state", "Move."),)
-T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -66,20 +66,10 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass
-class Line:
+class Line(Heard):
     session: GeminiSession
     google: Google
     events: list[ProviderEvent] = field(default_factory=list)
-
-    def of(self, kind: type[T]) -> list[T]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    async def until(self, kind: type[T], count: int = 1) -> T:
-        deadline = time.monotonic() + 5
-        while len(self.of(kind)) < count:
-            assert time.monotonic() < deadline, f"no {kind.__name__} in {self.events}"
-            await asyncio.sleep(0.002)
-        return self.of(kind)[count - 1]
 
     def hear(self, *frames: Iterator[bytes]) -> None:
         for part in frames:
@@ -356,21 +346,14 @@ async def test_last_words_are_told_when_the_session_ends(end: str) -> None:
     async with line(speak) as made:
         await made.until(AgentAudio)
         if end == "close":
-            await settled(made, lambda: made.session._turns._agent_words)
+            await made.once(lambda: made.session._turns._agent_words, "no words")
             await made.session.close()
         else:
-            await settled(made, lambda: made.session._turns._agent_words)
+            await made.once(lambda: made.session._turns._agent_words, "no words")
             await made.google.peers[0].close(1007, "Request contains an invalid argument.")
             await made.until(Fault)
         assert [event.text for event in made.of(CallerText)] == ["Forget it."]
         assert [event.text for event in made.of(AgentText)] == ["As you"]
-
-
-async def settled(made: Line, there: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 5
-    while not there():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.002)
 
 
 async def test_late_words_of_the_caller_are_told_in_one_piece() -> None:

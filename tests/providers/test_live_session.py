@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import structlog
+from heard import Heard
 from openai.types.live import ClientEventParam
 from pydantic import TypeAdapter
 
@@ -51,11 +52,10 @@ BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["uvloop", "asyncio"])
 CLIENT: TypeAdapter[Any] = TypeAdapter(ClientEventParam)
 BRIEF = Brief("You are a test.", (Tool("look", "Look."),))
 FRAME = bytes(range(160))
-T = TypeVar("T")
 
 
 @dataclass
-class Line:
+class Line(Heard):
     """A session, the events it reported, and the service at its other end."""
 
     session: LiveSession
@@ -77,21 +77,6 @@ class Line:
     def service(self) -> Service:
         assert isinstance(self.stage.session, Service)
         return self.stage.session
-
-    def of(self, kind: type[T]) -> list[T]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    async def until(self, kind: type[T], count: int = 1) -> T:
-        """Return the ``count``-th event of a kind, once it is there."""
-        await self.once(lambda: len(self.of(kind)) >= count, f"no {kind.__name__} in {self.events}")
-        return self.of(kind)[count - 1]
-
-    async def once(self, condition: Callable[[], bool], otherwise: str) -> None:
-        """Return once ``condition()`` is true: not all that a session does is an event."""
-        deadline = time.monotonic() + 5
-        while not condition():
-            assert time.monotonic() < deadline, otherwise
-            await asyncio.sleep(0.002)
 
     async def say(self, text: str) -> bytes:
         """Have the agent say ``text`` at once. Return its sound."""

@@ -8,10 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import structlog
+from heard import Heard
 
 from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.emulator import sound
@@ -45,11 +46,10 @@ from arivox.settings import Settings
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["uvloop", "asyncio"])
 BRIEF = Brief("You are a test.", (Tool("look", "Look."),))
 FRAME = bytes(range(160))
-T = TypeVar("T")
 
 
 @dataclass
-class Line:
+class Line(Heard):
     """A session, the events it reported, and the service at its other end."""
 
     session: OpenAISession
@@ -66,17 +66,6 @@ class Line:
         assert isinstance(behaviour, Script)
         assert behaviour.stage is not None
         return behaviour.stage
-
-    def of(self, kind: type[T]) -> list[T]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    async def until(self, kind: type[T], count: int = 1) -> T:
-        """Return the ``count``-th event of a kind, once it is there."""
-        deadline = time.monotonic() + 5
-        while len(self.of(kind)) < count:
-            assert time.monotonic() < deadline, f"no {kind.__name__} in {self.events}"
-            await asyncio.sleep(0.002)
-        return self.of(kind)[count - 1]
 
     def told(self) -> list[str]:
         """Return the types of all that the client sent, but for the audio."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Annotated, TypeVar
 
 import typer
+from msgspec import structs
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -62,7 +62,7 @@ def list_calls(
 @calls.command()
 def show(call: CallId, env_file: EnvFile = None, config: ConfigFile = None) -> None:
     """Show what was said in a call, as far as the other side heard it."""
-    saved = _found(load_settings(env_file, config), call)
+    saved = _with_archive(load_settings(env_file, config), lambda archive: _found(archive, call))
     console = Console(highlight=False)
     record = saved.record
     console.print(
@@ -88,10 +88,10 @@ def export(
     config: ConfigFile = None,
 ) -> None:
     """Write calls as JSON, one a line: one call, all of a caller's, or all."""
-    settings = load_settings(env_file, config)
-    chosen = [_found(settings, call)] if call else _with_archive(settings, lambda found: _load(found, caller))
-    for saved in chosen:
-        turns = [{name: getattr(turn, name) for name in turn.__struct_fields__} for turn in saved.turns]
+    for saved in _with_archive(
+        load_settings(env_file, config), lambda archive: _chosen(archive, call, caller)
+    ):
+        turns = [structs.asdict(turn) for turn in saved.turns]
         sys.stdout.write(json.dumps(saved.record.as_dict() | {"turns": turns}, ensure_ascii=False) + "\n")
 
 
@@ -105,26 +105,30 @@ def erase(
     """Forget a call, or all calls of a caller: in the store, the spool and the recordings."""
     if bool(call) == bool(caller):
         raise SettingsError("arivox calls erase", "needs either a call or --caller")
-    settings = load_settings(env_file, config)
-    if call:
-        records = [_found(settings, call).record]
-    else:
-        records = _with_archive(settings, lambda archive: archive.calls(caller=caller, limit=_ALL))
+    _with_archive(load_settings(env_file, config), lambda archive: _erase(archive, call, caller))
+
+
+async def _erase(archive: Archive, call: str | None, caller: str | None) -> None:
+    records = (
+        [(await _found(archive, call)).record] if call else await archive.calls(caller=caller, limit=_ALL)
+    )
     for record in records:
-        where = _with_archive(settings, partial(Archive.erase, record=record))
+        where = await archive.erase(record)
         typer.echo(f"{record.call}: erased from {', '.join(where) or 'nowhere: it was gone'}")
     if not records:
         typer.echo(f"No calls of {caller} are kept.")
 
 
-async def _load(archive: Archive, caller: str | None) -> list[Saved]:
+async def _chosen(archive: Archive, call: str | None, caller: str | None) -> list[Saved]:
+    if call:
+        return [await _found(archive, call)]
     records = await archive.calls(caller=caller, limit=_ALL)
     loaded = [await archive.load(record.call) for record in reversed(records)]
     return [saved for saved in loaded if saved is not None]
 
 
-def _found(settings: Settings, call: str) -> Saved:
-    saved = _with_archive(settings, lambda archive: archive.load(call))
+async def _found(archive: Archive, call: str) -> Saved:
+    saved = await archive.load(call)
     if saved is None:
         raise StoreError(f"no call {call} is kept; arivox calls list shows those that are")
     return saved

@@ -11,7 +11,6 @@ import typer
 from arivox.conversation import prompts
 from arivox.conversation.check import faults
 from arivox.conversation.diagram import mermaid
-from arivox.conversation.flow import Flow
 from arivox.conversation.promptsjs import convert as convert_script
 from arivox.errors import SettingsError
 from arivox.providers import registry
@@ -40,7 +39,7 @@ def draw(
     """Write the flow as a Mermaid diagram."""
     sections = registry.find(provider, "--provider").sections
     loaded = prompts.parse(_read(file), sections, str(file))
-    sys.stdout.write(mermaid(Flow(tuple(loaded.states))))
+    sys.stdout.write(mermaid(loaded.flow))
 
 
 @flow.command()

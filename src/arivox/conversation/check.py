@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 import yaml
 
 from arivox.conversation.flow import ASIDES, collected_in
+from arivox.conversation.prompts import PLACEHOLDER
+from arivox.settings import Provider
 
-PROVIDERS: Final = ("openai", "gemini", "openai-live")
+_PROVIDERS: Final = get_args(Provider)
 _SECTION: Final = ("system_instruction", "states")
-_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, order=True)
@@ -40,15 +40,15 @@ def faults(text: str) -> list[Fault]:
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         return [Fault(line, column, f"not valid YAML: {getattr(error, 'problem', error)}")]
     if not isinstance(root, yaml.MappingNode) or not root.value:
-        return [Fault(1, 1, f"the file must have sections: {', '.join(PROVIDERS)}")]
+        return [Fault(1, 1, f"the file must have sections: {', '.join(_PROVIDERS)}")]
     return sorted(_of_file(root))
 
 
 def _of_file(root: yaml.MappingNode) -> Iterator[Fault]:
     yield from _twice(root)
     for key, section in root.value:
-        if key.value not in PROVIDERS:
-            yield _at(key, f"{key.value!r} is not an AI; there are {', '.join(PROVIDERS)}")
+        if key.value not in _PROVIDERS:
+            yield _at(key, f"{key.value!r} is not an AI; there are {', '.join(_PROVIDERS)}")
         elif not isinstance(section, yaml.MappingNode):
             yield _at(section, f"{key.value} must hold {' and '.join(_SECTION)}")
         else:
@@ -87,7 +87,7 @@ def _of_states(states: yaml.MappingNode) -> Iterator[Fault]:
         if not isinstance(prompt, yaml.ScalarNode) or not prompt.value.strip():
             yield _at(prompt, f"state {key.value!r} must have a prompt (text)")
             continue
-        for name in dict.fromkeys(_PLACEHOLDER.findall(prompt.value)):
+        for name in dict.fromkeys(PLACEHOLDER.findall(prompt.value)):
             if name not in collected:
                 yield _at(prompt, f"state {key.value!r} speaks of {{{name}}}, which no state asks for")
             elif name not in known and key.value not in ASIDES:

@@ -5,7 +5,6 @@ The model moves on by calling the tool ``move_to_state``; ``flow`` says where to
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +16,6 @@ from arivox.conversation.flow import (
     Breakdown,
     Entered,
     Event,
-    Flow,
     Mistake,
     Move,
     Position,
@@ -25,15 +23,13 @@ from arivox.conversation.flow import (
     collected_in,
     step,
 )
-from arivox.conversation.prompts import Prompts
+from arivox.conversation.prompts import PLACEHOLDER, Prompts
 from arivox.providers.base import Brief, Tool, Utterance
 
 log = structlog.get_logger()
 
 MOVE: Final = "move_to_state"
 END: Final = "end_call"
-
-_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
 _RULES: Final = (
     "You lead this call through states. Say what the current state asks for, in your own words and in the "
@@ -69,7 +65,7 @@ class Conversation:
         """The AI's tools cannot change in mid-call: from the first they allow every state."""
         self._prompts = prompts
         self._instruction = system_instruction or prompts.system_instruction
-        self._flow = Flow(tuple(prompts.states))
+        self._flow = prompts.flow
         self._position = self._flow.start
         self.history: tuple[Utterance, ...] = ()
         """What was said before this session."""
@@ -103,7 +99,7 @@ class Conversation:
     def resume(self, state: str, known: Mapping[str, str], history: Sequence[Utterance]) -> None:
         """Go on where an earlier conversation ended, if the state still exists and is not the last one."""
         self.history = tuple(history)
-        way = self._prompts.way
+        way = self._flow.way
         if state in way and state != way[-1]:
             self._position = Position(state, dict(known))
 
@@ -153,7 +149,7 @@ class Conversation:
         return (move, end)
 
     def _fill(self, prompt: str) -> str:
-        return _PLACEHOLDER.sub(lambda match: self.known.get(match[1], ""), prompt)
+        return PLACEHOLDER.sub(lambda match: self._position.known.get(match[1], ""), prompt)
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
-from arivox.conversation.flow import ASIDES, ERROR_HANDLER, FALLBACK, Flow, collected_in
+from arivox.conversation.flow import ASIDES, ERROR_HANDLER, FALLBACK, Flow, Position, collected_in
 
 
 def mermaid(flow: Flow) -> str:
@@ -14,12 +13,14 @@ def mermaid(flow: Flow) -> str:
     lines = ["stateDiagram-v2"]
     lines += [f"    state {_quoted(state)} as {_name(state)}" for state in flow.states]
     lines += [f"    [*] --> {_name(way[0])}"]
-    for state, following in pairwise(way):
-        collected = collected_in(state)
-        lines.append(f"    {_name(state)} --> {_name(following)}{f': {collected}' if collected else ''}")
+    moves = [(state, following) for state in way for following in flow.exits(Position(state))]
+    for state, following in moves:
+        if following != FALLBACK:
+            collected = collected_in(state)
+            lines.append(f"    {_name(state)} --> {_name(following)}{f': {collected}' if collected else ''}")
     lines.append(f"    {_name(way[-1])} --> [*]")
-    if FALLBACK in flow.states:
-        for state in way[:-1]:
+    for state, following in moves:
+        if following == FALLBACK:
             lines += [f"    {_name(state)} --> {FALLBACK}", f"    {FALLBACK} --> {_name(state)}"]
     if ERROR_HANDLER in flow.states:
         source = FALLBACK if FALLBACK in flow.states else _name(way[0])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
-from arivox.conversation.flow import ASIDES
+from arivox.conversation.flow import ASIDES, Flow
 from arivox.errors import SettingsError
+
+PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+"""Stands in a prompt for what the caller has said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +26,14 @@ class Prompts:
     states: dict[str, str]
 
     @property
+    def flow(self) -> Flow:
+        """Return the flow through the states."""
+        return Flow(tuple(self.states))
+
+    @property
     def way(self) -> tuple[str, ...]:
         """Return the states of the normal way, in order."""
-        return tuple(name for name in self.states if name not in ASIDES)
+        return self.flow.way
 
 
 def default_text() -> str:

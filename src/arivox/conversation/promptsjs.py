@@ -106,8 +106,11 @@ class _Reader:
                 yield _Token(kind, match[0], line, column)
 
     def _peek(self) -> str:
-        token = self._tokens[self._at] if self._at < len(self._tokens) else None
-        return token.text if token is not None and token.kind != "text" else "" if token is None else '"'
+        """Return the mark or name that comes next, a quote for text, nothing at the end."""
+        if self._at == len(self._tokens):
+            return ""
+        token = self._tokens[self._at]
+        return '"' if token.kind == "text" else token.text
 
     def _next(self) -> _Token:
         if self._at == len(self._tokens):

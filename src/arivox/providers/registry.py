@@ -28,6 +28,8 @@ class Provider:
     model: Callable[[Settings], str]
     instruction: Callable[[Settings], str]
     """The system instruction of the settings; empty: that of the prompts file."""
+    history_turns: Callable[[Settings], int]
+    """How many turns of an earlier call it is told."""
     sections: tuple[str, ...]
     """Its sections of the prompts file; the first that is there counts."""
     prefix: str
@@ -62,6 +64,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
             _check_openai,
             lambda settings: settings.openai_model,
             lambda settings: settings.openai_system_instruction,
+            lambda settings: settings.openai_history_max_turns,
             ("openai",),
             "OPENAI_",
             "OPENAI_API_KEY",
@@ -75,6 +78,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
             check_gemini,
             lambda settings: settings.gemini_model_name,
             lambda settings: settings.gemini_system_instruction,
+            lambda settings: settings.gemini_history_max_turns,
             ("gemini", "openai"),
             "GEMINI_",
             "GEMINI_API_KEY",
@@ -88,6 +92,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
             _check_live,
             lambda settings: settings.openai_live_model,
             lambda settings: settings.openai_system_instruction,
+            lambda settings: settings.openai_history_max_turns,
             ("openai-live", "openai"),
             "OPENAI_",
             "OPENAI_API_KEY",

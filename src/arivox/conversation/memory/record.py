@@ -48,8 +48,10 @@ class CallRecord(msgspec.Struct, omit_defaults=True):
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON, times as ISO 8601."""
-        data = {name: getattr(self, name) for name in self.__struct_fields__}
-        return data | {"started": iso(self.started), "ended": iso(self.ended) if self.ended else ""}
+        return msgspec.structs.asdict(self) | {
+            "started": iso(self.started),
+            "ended": iso(self.ended) if self.ended else "",
+        }
 
 
 class Saved(msgspec.Struct):

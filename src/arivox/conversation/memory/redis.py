@@ -56,7 +56,7 @@ class RedisStore:
         parts = urlsplit(url)
         self.where = f"Redis {parts.hostname}:{parts.port or 6379}"
         self._ttl_s = ttl_s
-        self._errors: Any = (RedisError, OSError, TimeoutError, msgspec.MsgspecError)
+        self._errors: Any = (RedisError, OSError)
         try:
             self._client: Any = redis.Redis.from_url(
                 url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, decode_responses=True
@@ -107,17 +107,20 @@ class RedisStore:
         """Return the latest calls."""
         index = "arivox:calls" if caller is None else f"arivox:caller:{caller}"
         ids = await self._do(self._client.zrevrange(index, 0, limit - 1))
-        records = [await self._record(one) for one in ids]
-        return [record for record in records if record is not None]
+        pipe = self._client.pipeline(transaction=False)
+        for one in ids:
+            pipe.hget(f"arivox:call:{one}", "record")
+        records = await self._do(pipe.execute())
+        return [self._decode(text, CallRecord) for text in records if text is not None]
 
     async def erase(self, call: str) -> bool:
         """Forget a call, by its id."""
-        record = await self._record(call)
-        if record is None:
-            return False
         saved = await self.load(call)
+        if saved is None or saved.record.call != call:
+            return False
+        record = saved.record
         pipe = self._client.pipeline(transaction=True)
-        for turn in saved.turns if saved is not None else ():
+        for turn in saved.turns:
             pipe.lrem(f"conv:{record.channel}", 0, msgspec.json.encode(turn).decode())
         pipe.delete(f"arivox:call:{call}")
         for index in (f"arivox:channel:{record.channel}", f"arivox:caller:{record.caller}", "arivox:calls"):

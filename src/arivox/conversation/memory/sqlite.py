@@ -45,7 +45,7 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Open the file, and make it where it is missing."""
-        await self._do(self._open)
+        await self._do(lambda connection: None)
 
     async def save(self, record: CallRecord, turns: Sequence[Turn], first: int) -> int:
         """Keep the record and the turns; see ``Store.save``."""
@@ -59,8 +59,12 @@ class SqliteStore:
         """Return the latest calls."""
         which, values = ("AND caller = ?", (caller,)) if caller is not None else ("", ())
         query = f"SELECT record FROM calls WHERE expires > ? {which} ORDER BY started DESC LIMIT ?"  # noqa: S608
-        rows = await self._do(lambda c: c.execute(query, (time.time(), *values, limit)).fetchall())
-        return [msgspec.json.decode(row[0], type=CallRecord) for row in rows]
+
+        def work(connection: sqlite3.Connection) -> list[CallRecord]:
+            rows = connection.execute(query, (time.time(), *values, limit))
+            return [msgspec.json.decode(row[0], type=CallRecord) for row in rows]
+
+        return await self._do(work)
 
     async def erase(self, call: str) -> bool:
         """Forget a call, so that it is in no page of the file any more."""
@@ -96,7 +100,7 @@ class SqliteStore:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
-    def _open(self, connection: sqlite3.Connection | None = None) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
             return self._connection
         self._path.parent.mkdir(parents=True, exist_ok=True)

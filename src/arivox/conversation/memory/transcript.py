@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from arivox.conversation.memory.record import Turn, iso
 
@@ -28,7 +29,7 @@ class Transcript:
     """The turns of one call. ``now`` is in seconds since 1970, ``on_turn`` is given each turn once."""
 
     def __init__(self, call: str, on_turn: Callable[[Turn], None], provider: str = "") -> None:
-        self.provider = provider
+        self._provider = provider
         self._call = call
         self._on_turn = on_turn
         self._spoken: dict[str, _Spoken] = {}
@@ -88,18 +89,10 @@ class Transcript:
         if text:
             self._tell("ai", text, spoken.state, spoken.at, cut=spoken.share < 1)
 
-    def _tell(self, speaker: str, text: str, state: str, at: float, *, cut: bool = False) -> None:
-        self._on_turn(
-            Turn(
-                iso(at),
-                "user" if speaker == "user" else "ai",
-                text.strip(),
-                state,
-                self._call,
-                self.provider,
-                cut,
-            )
-        )
+    def _tell(
+        self, speaker: Literal["user", "ai"], text: str, state: str, at: float, *, cut: bool = False
+    ) -> None:
+        self._on_turn(Turn(iso(at), speaker, text.strip(), state, self._call, self._provider, cut))
 
 
 def heard(text: str, share: float) -> str:

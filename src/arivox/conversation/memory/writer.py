@@ -95,7 +95,7 @@ class Writer:
         self._spool = spool
         self._calls: list[CallMemory] = []
         self._news = asyncio.Event()
-        self._closing = asyncio.Event()
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._down = False
         self._spool_waits = True  # something may be in it
@@ -143,7 +143,7 @@ class Writer:
 
     async def close(self, timeout_s: float) -> None:
         """Write what waits, for so long; what is left then goes to the spool."""
-        self._closing.set()
+        self._closing = True
         self._news.set()
         task, self._task = self._task, None
         if task is not None:
@@ -170,13 +170,13 @@ class Writer:
             except StoreError as error:
                 self._failed(error)
                 await self._give_up_old_ones()
-                if self._closing.is_set():
+                if self._closing:
                     return
                 await asyncio.sleep(next(waits))
                 self._news.set()
             else:
                 waits = delays(_FIRST_DELAY_S, _LONGEST_DELAY_S)
-                if self._closing.is_set() and not any(memory.dirty for memory in self._calls):
+                if self._closing and not any(memory.dirty for memory in self._calls):
                     return
 
     async def _attempt(self) -> None:

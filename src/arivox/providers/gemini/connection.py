@@ -26,16 +26,18 @@ class Connection:
 
     def __init__(
         self,
+        handle: str,
+        brief: Brief,
         counters: SessionCounters,
         on_message: Callable[[Connection, Message], None],
         on_closed: Callable[[Connection, Closed], None],
         *,
         debug: bool,
     ) -> None:
-        self.handle = ""
-        """What it was set up with, to take a session up."""
-        self.brief = Brief("")
-        """What it was set up with."""
+        self.handle = handle
+        """Of the session that it takes up; empty: it begins a new one."""
+        self.brief = brief
+        """What the session is set up with."""
         self.useful = False
         """The service did something over it, besides taking the session."""
         self._counters = counters
@@ -105,6 +107,7 @@ class Connection:
             return
         if self._debug:
             log.debug("received", origin=FROM_PROVIDER, message=bytes(data[:500]).decode(errors="replace"))
+        self.useful = self.useful or message.does_something
         if self._waiting is None:
             self._on_message(self, message)
         elif self._set_up.done():

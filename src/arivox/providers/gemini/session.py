@@ -229,8 +229,9 @@ class GeminiSession:
             handle, brief = self._handle, self._brief
             history = () if handle else tuple(self._turns.history)
             seeded = bool(history) and self._traits.seeded_history
-            connection = Connection(self.counters, self._take, self._on_closed, debug=self._debug)
-            connection.handle, connection.brief = handle, brief
+            connection = Connection(
+                handle, brief, self.counters, self._take, self._on_closed, debug=self._debug
+            )
             setup = protocol.setup(self._options, self._traits, brief, handle, seeded=seeded)
             try:
                 await connection.open(url, headers, setup, self._timeout_s)
@@ -330,7 +331,6 @@ class GeminiSession:
     def _take(self, connection: Connection, message: Message) -> None:
         if connection is not self._rotation.current or self._rotation.closed:
             return
-        connection.useful = connection.useful or message.does_something
         # Several of these may come at once.
         if message.voice_activity is not None:
             self._activity(message.voice_activity.type or "")
