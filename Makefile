@@ -19,12 +19,14 @@ help:
 
 setup: $(STAMP)
 
+# --no-deps: the lock is the whole list. pip's resolver would look for newer releases of what is asked for with
+# an extra, and refuse the lock on the day one comes out.
 $(STAMP): $(LOCK) pyproject.toml src/arivox/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Arivox needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Set PYTHON=python3.x" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: apt install python3-venv" >&2; exit 1; }
 	@echo "Setting up $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(LOCK)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -52,7 +54,7 @@ bench: setup
 # Rewrites the lock from pyproject.toml. No registry address ends up in it.
 lock:
 	@$(PYTHON) -m uv pip compile pyproject.toml --group dev --extra speech --extra redis --extra vertex --universal \
-	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o $(LOCK)
+	  --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header -q -o $(LOCK)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache demo-output bench-output
