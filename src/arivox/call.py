@@ -18,16 +18,20 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from arivox.actions import Actions, Notes
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
 from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.audio.g711 import Law, decode, encode
 from arivox.audio.level import Leveller
+from arivox.conversation.check import CHANNEL
 from arivox.conversation.conversation import Conversation
+from arivox.conversation.flow import HIDDEN
 from arivox.conversation.memory.record import CallRecord, Turn
 from arivox.conversation.memory.transcript import Transcript
 from arivox.conversation.memory.writer import CallMemory, Writer
 from arivox.conversation.prompts import Prompts
+from arivox.conversation.tools.box import ToolBox
 from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import (
     ArivoxError,
@@ -38,6 +42,7 @@ from arivox.errors import (
     StoreError,
 )
 from arivox.exchange import Exchange
+from arivox.legs import Legs
 from arivox.logs import mask
 from arivox.media.clock import Pacer
 from arivox.media.recorder import Recorder
@@ -47,6 +52,7 @@ from arivox.providers.base import Utterance
 from arivox.providers.registry import Provider
 from arivox.settings import Settings
 from arivox.timeline import Timeline, Watcher
+from arivox.tools import CallInfo
 
 log = structlog.get_logger()
 
@@ -77,6 +83,9 @@ class CallContext:
     Raises SettingsError."""
     expect_channel: Callable[[str], asyncio.Future[Channel]]
     """Arms a wait for a channel of ours to enter the application."""
+    toolbox: ToolBox
+    connect: Callable[[str, str, str], None]
+    """Leaves a bridge, the caller's channel in it and a colleague's to themselves, until one hangs up."""
     watchers: tuple[Watcher, ...] = ()
     memory: Writer | None = None
     """Where turns are stored; None: nowhere."""
@@ -89,8 +98,9 @@ class Call:
         self.id = secrets.token_hex(4)
         self.channel = channel
         self.args = tuple(args)
-        self.media_id = f"arivox-{self.id}-media"
-        self.bridge_id = f"arivox-{self.id}"
+        self.legs = Legs(context.ari, channel, self.id, context.expect_channel)
+        self.media_id = self.legs.media_id
+        self.bridge_id = self.legs.bridge_id
         self.timeline = Timeline(self.id, watchers=context.watchers)
         self.conversation: Conversation | None = None
         """Set once it is known which AI speaks."""
@@ -111,7 +121,19 @@ class Call:
         self._memory: CallMemory | None = None
         self._leveller: Leveller | None = None
         self._law: Law = "ulaw"
+        self.silence = ULAW.silence
         self._gone = asyncio.Event()
+        self._connected = False  # caller and colleague hear each other: the rest is theirs
+        self._actions = Actions(
+            context.settings,
+            context.ari,
+            channel,
+            self.legs,
+            self.timeline,
+            self.end,
+            self._on_connected,
+            self._on_noted,
+        )
 
     def __repr__(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
@@ -171,8 +193,18 @@ class Call:
 
     def dtmf(self, digit: str) -> None:
         """Hear a key of the caller's phone."""
-        self.timeline.add("caller.dtmf", digit=digit)
+        private = self.conversation is not None and self.conversation.private
+        self.timeline.add("caller.dtmf", digit=HIDDEN if private else digit)
         log.info("key pressed")
+        if self._exchange is not None:
+            self._exchange.key(digit)
+
+    def leg_gone(self, channel_id: str, cause: int) -> None:
+        """Hear that a channel that we made left Asterisk."""
+        if channel_id == self.media_id:
+            self.media_gone()
+        else:
+            self.legs.leg_gone(channel_id, cause)
 
     # --- set-up ---
 
@@ -186,17 +218,26 @@ class Call:
                 )
             self._provider = provider.name
             instruction = provider.instruction(self._settings)
-            self.conversation = Conversation(prompts, instruction)
+            conversation = self.conversation = Conversation(
+                prompts,
+                instruction,
+                variables=await self._variables(prompts),
+                tools=self._context.toolbox.with_endpoints(prompts.endpoints),
+                destinations={name: to.what for name, to in self._settings.destinations.items()},
+            )
             transcript = await self._remember(provider)
             exchange = self._exchange = Exchange(
                 self._settings,
                 audio,
-                self.conversation,
+                conversation,
                 self.timeline,
                 transcript,
+                self._actions,
+                self._info,
                 provider.new_session,
                 self.end,
             )
+            self._actions.voice, self._actions.conversation = exchange, conversation
             self.timeline.add("provider.chosen", name=provider.name, model=provider.model(self._settings))
             # The port comes first: a caller who cannot be given one is not answered.
             link = self._link = RtpLink.open(
@@ -215,7 +256,8 @@ class Call:
                 await connecting
             await self._build_media(link, audio)
             self._record(audio)
-            link.start(self._on_caller_audio, self._recorder)
+            self.silence = audio.silence
+            link.start(self._on_caller_audio, Discreet(self._recorder, self) if self._recorder else None)
             self._talking = True
             self.timeline.add("media.up", codec=audio.name, port=link.port)
         except PortsExhaustedError as error:
@@ -257,6 +299,32 @@ class Call:
                 return self._context.choose_provider(argument.strip()[len(PROVIDER_ARGUMENT) :], argument)
         name = await self._ari.variable(self.channel.id, PROVIDER_VARIABLE)
         return self._context.choose_provider(name, PROVIDER_VARIABLE)
+
+    async def _variables(self, prompts: Prompts) -> dict[str, str]:
+        """Return what the prompts may speak of from the start."""
+        channel = self.channel
+        names = prompts.channel_variables
+        values = await asyncio.gather(*(self._ari.variable(channel.id, name) for name in names))
+        return {
+            "call.id": self.id,
+            "call.exten": channel.dialplan.exten,
+            "caller.number": channel.caller.number,
+            "caller.name": channel.caller.name,
+            **{f"{CHANNEL}{name}": value for name, value in zip(names, values, strict=True)},
+        }
+
+    def _info(self) -> CallInfo:
+        conversation = self.conversation
+        assert conversation is not None
+        return CallInfo(
+            self.id,
+            self.channel.id,
+            self.channel.caller.number,
+            self.channel.dialplan.exten,
+            conversation.state,
+            conversation.known,
+            conversation.secrets,
+        )
 
     async def _build_media(self, link: RtpLink, audio: AudioFormat) -> None:
         entered = self._context.expect_channel(self.media_id)
@@ -364,9 +432,16 @@ class Call:
         assert self._exchange is not None
         if self._ended.done():
             return
+        if self.private or self._actions.deaf:
+            data = self.silence * (len(data) // len(self.silence))
         if self._leveller is not None:
             data = encode(self._leveller.process(decode(data, self._law)), self._law)
         self._exchange.session.send_audio(data)
+
+    @property
+    def private(self) -> bool:
+        """Return whether nobody may hear the caller: they key in something secret."""
+        return self.conversation is not None and self.conversation.private
 
     async def _watch(self) -> None:
         while True:
@@ -381,6 +456,18 @@ class Call:
         """Return whether the caller's channel is no longer ours."""
         return self._released or not self._caller_present
 
+    def _on_connected(self) -> None:
+        """Hear that the caller is no longer ours: they talk to a colleague, or are in the dialplan."""
+        self._released = True
+        if self.legs.out_id:
+            self._connected = True
+            self._context.connect(self.bridge_id, self.channel.id, self.legs.out_id)
+
+    def _on_noted(self, notes: Notes) -> None:
+        self.timeline.add("note", text=notes.notes[-1] if notes.notes else "", call_back=notes.call_back)
+        if self._memory is not None:
+            self._memory.update(notes=list(notes.notes), call_back=notes.call_back)
+
     async def _close(self, reason: EndReason) -> None:
         self.timeline.add("call.ended", reason=reason.value)
         closing: asyncio.Future[None] | None = None
@@ -391,7 +478,11 @@ class Call:
         try:
             if self._creating:
                 await asyncio.wait(self._creating)
-            await self._try("take the bridge down", self._ari.destroy_bridge(self.bridge_id))
+            if self._exchange is not None:
+                await self._exchange.stop_tools()
+            if not self._connected:
+                await self.legs.drop()
+                await self._try("take the bridge down", self._ari.destroy_bridge(self.bridge_id))
             await self._try("take the media channel down", self._ari.hang_up(self.media_id))
             if self._link is not None:
                 await self._link.close()
@@ -411,7 +502,7 @@ class Call:
         self._log_end(reason)
 
     async def _release_caller(self, reason: EndReason) -> None:
-        if not self._caller_present:
+        if self.released:
             return
         # A call that never spoke goes on in the dialplan at once: there is nothing to explain.
         audible = reason.failure and self._talking and reason is not EndReason.SHUTDOWN
@@ -470,6 +561,23 @@ class Call:
         seconds = round(time.monotonic() - self._started, 1)
         self.timeline.add("call.counters", seconds=seconds, **counters)
         log.info("call ended", reason=reason.value, seconds=seconds, **counters)
+
+
+class Discreet:
+    """A tap for the recorder that hears nothing while the caller keys in something secret."""
+
+    def __init__(self, recorder: Recorder, call: Call) -> None:
+        self._recorder = recorder
+        self._call = call
+
+    def caller(self, audio: bytes) -> None:
+        """Take the caller's sound."""
+        silence = self._call.silence
+        self._recorder.caller(silence * (len(audio) // len(silence)) if self._call.private else audio)
+
+    def agent(self, audio: bytes) -> None:
+        """Take the agent's sound."""
+        self._recorder.agent(audio)
 
 
 class _Ended(Exception):  # noqa: N818 - not an error: it takes the task group down

@@ -14,6 +14,7 @@ class EndReason(Enum):
 
     CALLER_HANGUP = "caller_hangup"
     AGENT_HANGUP = "completed"
+    TRANSFERRED = "transferred"
     TIME_LIMIT = "time_limit"
     CALLER_IDLE = "caller_idle"
     PROVIDER_FAILED = "provider_failed"
@@ -30,5 +31,11 @@ class EndReason(Enum):
 
 
 _SERVED: Final = frozenset(
-    {EndReason.CALLER_HANGUP, EndReason.AGENT_HANGUP, EndReason.TIME_LIMIT, EndReason.CALLER_IDLE}
+    {
+        EndReason.CALLER_HANGUP,
+        EndReason.AGENT_HANGUP,
+        EndReason.TRANSFERRED,
+        EndReason.TIME_LIMIT,
+        EndReason.CALLER_IDLE,
+    }
 )

@@ -4,15 +4,19 @@ clock of a call, and what the call's deadlines ask of the AI.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
 
+from arivox.actions import Actions
 from arivox.audio.format import AudioFormat
-from arivox.conversation.conversation import Conversation
+from arivox.conversation.conversation import Checks, Conversation, Outcome, Work
 from arivox.conversation.memory.transcript import Transcript
+from arivox.conversation.tools.builtin import HOLD
 from arivox.ending import EndReason
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut, Playout
@@ -37,12 +41,16 @@ from arivox.providers.base import (
 )
 from arivox.settings import Settings
 from arivox.timeline import Timeline
+from arivox.toolrunner import Result, ToolRunner
+from arivox.tools import CallInfo
 from arivox.watchdog import Alarm, Limits, Watchdog
 
 log = structlog.get_logger()
 
 _LAST_WORD_S: Final = 0.3  # what was sent last is still in the phone's jitter buffer
 _LONGEST_GOODBYE_S: Final = 12.0
+_SETTLED_S: Final = 0.5  # an agent that is silent so long has finished
+_POLL_S: Final = 0.05
 _EXPIRY_MARGIN_S: Final = 2.0  # the call ends by itself, before the AI's session does
 
 _GOODBYE: Final = (
@@ -72,6 +80,8 @@ class Exchange:
         conversation: Conversation,
         timeline: Timeline,
         transcript: Transcript,
+        actions: Actions,
+        info: Callable[[], CallInfo],
         new_session: SessionFactory,
         end: Callable[[EndReason], None],
     ) -> None:
@@ -83,6 +93,9 @@ class Exchange:
         self._conversation = conversation
         self._timeline = timeline
         self._transcript = transcript
+        self._actions = actions
+        self._tools = ToolRunner(timeline, actions.run, info)
+        self._asked_tools: dict[str, Checks | None] = {}  # calls of the AI without a result, and their moves
         self._end = end
         self._ended = False
         self._watchdog = Watchdog(Limits.of(settings), time.monotonic())
@@ -100,6 +113,8 @@ class Exchange:
     async def connect(self) -> None:
         """Open the AI's session and have it greet the caller. A failure ends the call."""
         begun = time.monotonic()
+        first = self._conversation.begin()
+        self._note_state(first)
         try:
             await self.session.connect(self._conversation.brief)
         except ProviderError as error:
@@ -108,9 +123,18 @@ class Exchange:
         self._timeline.add("provider.ready", ms=round((time.monotonic() - begun) * 1000))
         self._watchdog.ready(time.monotonic())
         self.session.speak()
+        self._run(first)
+
+    def key(self, digit: str) -> None:
+        """Hear a key of the caller's phone."""
+        if not self._ended:
+            self._watchdog.key_pressed(time.monotonic())
+            self._apply(self._conversation.key(digit))
 
     def check(self, now: float) -> None:
         """See to what is due at ``now`` (monotonic seconds)."""
+        if not self._ended:
+            self._apply(self._conversation.tick())
         if self._closing is not None and now >= self._closing_by and not self.playout.playing:
             self._finish(self._closing)
             return
@@ -130,6 +154,37 @@ class Exchange:
         """End the AI's session."""
         self.stop()
         await self.session.close()
+
+    async def stop_tools(self) -> None:
+        """Stop the tools that are at work, and wait until they have cleaned up."""
+        await self._tools.close()
+
+    # --- for the actions ---
+
+    async def spoken(self, longest_s: float) -> None:
+        """Return once the agent has finished what it is saying, and the caller has heard it."""
+        now = time.monotonic()
+        give_up, quiet_since = now + longest_s, now
+        while now < give_up and now < quiet_since + _SETTLED_S:
+            # An AI that waits for a tool is as busy as it is silent.
+            if self.playout.playing or (self.session.busy and not self._asked_tools):
+                quiet_since = now
+            await asyncio.sleep(_POLL_S)
+            now = time.monotonic()
+
+    def tell(self, instructions: str) -> None:
+        """Have the agent say something, once it has finished what it is saying."""
+        if not self._ended:
+            self._watchdog.answer_expected(time.monotonic())
+            self.session.speak(instructions)
+
+    def caller_away(self, away: bool) -> None:
+        """Stop or begin waiting for the caller to speak."""
+        self._watchdog.caller_away(away, time.monotonic())
+
+    def hang_up_after_speech(self) -> None:
+        """End the call once the agent has finished speaking."""
+        self._close_after_speech(EndReason.AGENT_HANGUP)
 
     # --- from the AI ---
 
@@ -174,7 +229,7 @@ class Exchange:
             case ToolCall():
                 self._on_tool_call(event)
             case ToolCallsCancelled():
-                self._timeline.add("tool.cancelled", calls=", ".join(event.call_ids))
+                self._on_tools_cancelled(event)
             case Reconnected():
                 self._on_reconnected(event)
             case SessionExpires():
@@ -247,17 +302,115 @@ class Exchange:
 
     def _on_tool_call(self, event: ToolCall) -> None:
         self._sounded = True
-        before = self._conversation.state
         outcome = self._conversation.call_tool(event.name, event.arguments)
-        self._timeline.add("tool", name=event.name, arguments=event.arguments, output=outcome.output)
-        if outcome.moved:
-            after = self._conversation.state
-            self._timeline.add("state", before=before, after=after, cause=outcome.cause)
-            log.info("state", before=before, after=after, cause=outcome.cause)
+        if outcome.output is not None:
+            self._timeline.add("tool", name=event.name, arguments=event.arguments, output=outcome.output)
+        self._apply(outcome, event.call_id)
+
+    def _on_tools_cancelled(self, event: ToolCallsCancelled) -> None:
+        self._timeline.add("tool.cancelled", calls=", ".join(event.call_ids))
+        for call_id in event.call_ids:
+            if self._tools.cancel(call_id):
+                log.info("a tool is broken off: the AI has no use for it any more")
+            checks = self._asked_tools.pop(call_id, None)
+            if checks is not None:
+                self._conversation.withdraw(checks.request)
+
+    # --- the conversation ---
+
+    def _apply(self, outcome: Outcome, call_id: str = "") -> None:
+        """Do what the conversation asks for; ``call_id`` is the AI's call that it answers, if any."""
+        self._note_state(outcome)
+        if outcome.changed:
+            # Before the result: what the AI says next goes by it.
             self.session.update(self._conversation.brief)
-        self.session.tool_result(event.call_id, outcome.output, answer=not outcome.end_call)
+        if outcome.keyed is not None and outcome.keyed.wanted:
+            self._actions.keyed(outcome.keyed)
+        if call_id and outcome.output is not None:
+            self._answer(call_id, outcome.output, speak_on=not outcome.end_call)
+        if call_id and outcome.work is not None:
+            self._asked_tools[call_id] = None
+            self._tools.start([outcome.work], partial(self._ran, outcome.work, call_id), call_id)
+        if outcome.checks is not None:
+            if call_id:
+                self._asked_tools[call_id] = outcome.checks
+            done = partial(self._checked, outcome.checks, call_id)
+            self._tools.start(outcome.checks.works, done, call_id)
+        if not call_id:
+            self._speak_up(outcome)
+        self._run(outcome)
         if outcome.end_call:
             self._close_after_speech(EndReason.AGENT_HANGUP)
+
+    def _note_state(self, outcome: Outcome) -> None:
+        silence = self._conversation.silence
+        self._watchdog.silence(silence.after_s if silence is not None else 0.0)
+        entered = outcome.entered
+        if entered is not None:
+            self._timeline.add("state", before=entered.before, after=entered.after, cause=entered.cause)
+            log.info("state", before=entered.before, after=entered.after, cause=entered.cause)
+
+    def _speak_up(self, outcome: Outcome) -> None:
+        """Have the AI say what it was not asked for."""
+        if outcome.entered is not None:
+            if outcome.entered.cause in ("key", "digits") and not self.session.capabilities.full_duplex:
+                # Who presses a key has heard enough. An AI that hears while it speaks breaks off by itself;
+                # where in its sound the new begins, nobody could tell.
+                self.session.interrupt(self._flush(), cancel=True)
+            self._watchdog.answer_expected(time.monotonic())
+            self.session.speak()
+        elif outcome.say:
+            self.tell(outcome.say)
+
+    def _run(self, outcome: Outcome) -> None:
+        for work in outcome.runs:
+            self._tools.start([work], partial(self._ran_by_flow, work))
+
+    def _answer(self, call_id: str, output: str, *, speak_on: bool = True) -> None:
+        self._asked_tools.pop(call_id, None)
+        if not self._ended:
+            if speak_on:
+                self._watchdog.answer_expected(time.monotonic())
+            self.session.tool_result(call_id, output, answer=speak_on)
+
+    def _ran(self, work: Work, call_id: str, results: list[Result]) -> None:
+        result = results[-1]
+        if self._ended:
+            return
+        if result.broken:
+            self._apply(self._conversation.broken(f"the tool {work.name!r} failed"), call_id)
+            return
+        self._apply_quietly(self._conversation.learned(result.learned))
+        self._answer(call_id, result.output)
+
+    def _checked(self, checks: Checks, call_id: str, results: list[Result]) -> None:
+        if self._ended:
+            return
+        last = results[-1]
+        if last.broken:
+            self._conversation.withdraw(checks.request)
+            self._apply(self._conversation.broken(last.problem), call_id)
+            return
+        learned = {name: value for result in results for name, value in result.learned.items()}
+        self._apply(self._conversation.checked(checks.request, learned, last.problem), call_id)
+
+    def _ran_by_flow(self, work: Work, results: list[Result]) -> None:
+        result = results[-1]
+        if self._ended:
+            return
+        self._apply_quietly(self._conversation.learned(result.learned))
+        self._apply_quietly(self._conversation.ran(work.name, result.output))
+        if result.continued is not None:
+            self.tell(result.continued.say)
+        elif result.problem and work.own is None:
+            self.tell(f"{work.name}: {result.problem}. Tell the caller in your own words, and go on.")
+        elif work.name == HOLD:
+            self.tell("The caller is back from hold. Go on.")
+
+    def _apply_quietly(self, outcome: Outcome) -> None:
+        """Tell the AI what has changed, though there is nothing to say."""
+        if outcome.changed:
+            self.session.update(self._conversation.brief)
 
     def _on_reconnected(self, event: Reconnected) -> None:
         self._timeline.add(
@@ -323,6 +476,8 @@ class Exchange:
                 self._finish(EndReason.TIME_LIMIT)
             case Alarm.SAY_GOODBYE:
                 self._say_and_close(_GOODBYE, EndReason.TIME_LIMIT)
+            case Alarm.CALLER_SILENT:
+                self._apply(self._conversation.silent())
             case Alarm.CALLER_IDLE:
                 self._say_and_close(_IDLE_GOODBYE, EndReason.CALLER_IDLE)
             case Alarm.ASK_CALLER:

@@ -21,6 +21,8 @@ from arivox.conversation.memory.spool import Spool
 from arivox.conversation.memory.store import make as make_store
 from arivox.conversation.memory.writer import Writer
 from arivox.conversation.prompts import Prompts
+from arivox.conversation.tools.box import ToolBox
+from arivox.conversation.tools.calendar import Calendar
 from arivox.errors import SettingsError
 from arivox.media.clock import Pacer
 from arivox.media.rtp.ports import PortRange
@@ -73,6 +75,7 @@ class Service:
         self.settings = settings
         self._watchers = tuple(watchers)
         self._new_session = new_session
+        self.toolbox = ToolBox(settings.tools_file, Calendar(settings.calendar_file))
         self._chosen: dict[str, tuple[Provider, Prompts]] = {}
         self.choose_provider(settings.ai_service_provider, "AI_SERVICE_PROVIDER")
         self._bind, self._rtp_host = rtp_addresses(settings)
@@ -136,6 +139,7 @@ class Service:
         finally:
             if self.memory is not None:
                 await self.memory.close(_LAST_TURNS_S)
+            await self.toolbox.close()
             self.pacer.close()
             self._executor.shutdown(wait=False)
             log.info("arivox stopped", calls=board.served)
@@ -151,7 +155,7 @@ class Service:
                 provider.check(self.settings)
             else:
                 provider = replace(provider, new_session=self._new_session)
-            loaded = prompts.load(self.settings.prompts_file, provider.sections)
+            loaded = prompts.load(self.settings.prompts_file, provider.sections, self.toolbox.finds)
             self._chosen[provider.name] = (provider, loaded)
         return self._chosen[provider.name]
 
@@ -170,6 +174,8 @@ class Service:
             executor=self._executor,
             choose_provider=self.choose_provider,
             expect_channel=self.switchboard.expect_channel,
+            toolbox=self.toolbox,
+            connect=self.switchboard.connect,
             watchers=self._watchers,
             memory=self.memory,
         )

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import dotenv
 import yaml
 
+from arivox import destination
+from arivox.destination import Destination
 from arivox.errors import SettingsError
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -212,6 +214,19 @@ class Settings:
 
     # --- the conversation ---
     prompts_file: Path | None = _setting(None, "Prompts and states (YAML). Empty: the one in the package")
+    tools_file: Path | None = _setting(None, "Your own tools: a file of Python code. Empty: none")
+    calendar_file: Path = _setting(
+        Path("arivox-calendar.db"), "Appointments of the package's own prompts file (SQLite)"
+    )
+    transfer_to: str = _setting(
+        "",
+        "Where the agent may transfer calls to: name=target, name=target. A target is PJSIP/200 (dialled), "
+        "200@from-internal (through the dialplan; _2XX@from-internal for any such number) or "
+        "goto:200@from-internal (the dialplan takes over). Empty: nowhere",
+    )
+    transfer_ring_s: float = _setting(25.0, "How long it may ring there", low=1, high=300)
+    transfer_caller_id: str = _setting("", "Number shown there. Empty: the caller's")
+    hold_music: str = _setting("default", "Class of music on hold (musiconhold.conf)")
 
     # --- the store ---
     redis_host: str = _setting("", "Redis server. Empty: no Redis")
@@ -264,12 +279,18 @@ class Settings:
                 "RTP_SERVER_PORT_LAST",
                 f"{self.rtp_server_port_last} is below RTP_SERVER_PORT ({self.rtp_server_port})",
             )
+        destination.parse("TRANSFER_TO", self.transfer_to)
         if self.goodbye_before_s >= self.max_call_duration_s:
             raise SettingsError(
                 "GOODBYE_BEFORE_S",
                 f"{self.goodbye_before_s} s is not shorter than MAX_CALL_DURATION_S "
                 f"({self.max_call_duration_s} s)",
             )
+
+    @property
+    def destinations(self) -> dict[str, Destination]:
+        """Return where calls may be transferred to, by name."""
+        return destination.parse("TRANSFER_TO", self.transfer_to)
 
     @property
     def rtp_ports(self) -> tuple[int, int]:
@@ -313,7 +334,19 @@ _NAMES_NOTHING: Final = {
     "GEMINI_VAD_ENERGY_THRESHOLD": "GEMINI_VAD_START_SENSITIVITY",
     "GEMINI_VAD_ACTIVITY_RATIO_THRESHOLD": "GEMINI_VAD_END_SENSITIVITY",
 }
-_OURS: Final = ("ARI_", "RTP_", "OPENAI_", "VAD_", "REDIS_", "MEMORY_", "GEMINI_", "MAX_CALL", "LOG_")
+_OURS: Final = (
+    "ARI_",
+    "RTP_",
+    "OPENAI_",
+    "VAD_",
+    "REDIS_",
+    "MEMORY_",
+    "GEMINI_",
+    "MAX_CALL",
+    "LOG_",
+    "TRANSFER_",
+    "HOLD_",
+)
 
 
 def load(

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -29,10 +30,20 @@ from arivox.errors import ArivoxError, ChannelGoneError
 
 log = structlog.get_logger()
 
-_OURS: Final = re.compile(r"arivox-[0-9a-f]{8}(-media)?$")
+_OURS: Final = re.compile(r"(arivox-[0-9a-f]{8})(-media|-out\d+)?$")
 _REMEMBERED: Final = 256
 
+_OUT: Final = re.compile(r"arivox-[0-9a-f]{8}-out\d+$")
+
 NewCall = Callable[[Channel, Sequence[str]], Call]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two channels that talk to each other in a bridge."""
+
+    bridge_id: str
+    channel_ids: tuple[str, ...]
 
 
 class Switchboard:
@@ -43,7 +54,8 @@ class Switchboard:
         self._new_call = new_call
         self._max_calls = max_calls
         self._calls: dict[str, Call] = {}
-        self._by_media: dict[str, Call] = {}
+        self._by_name: dict[str, Call] = {}  # by what the names of its bridge and channels begin with
+        self._pairs: dict[str, _Pair] = {}  # by both channels
         self._expected: dict[str, asyncio.Future[Channel]] = {}
         # Media channels of calls that have just ended: their last events may still be on the way.
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
@@ -63,6 +75,20 @@ class Switchboard:
         self._expected[channel_id] = future
         future.add_done_callback(lambda _: self._expected.pop(channel_id, None))
         return future
+
+    def connect(self, bridge_id: str, *channel_ids: str) -> None:
+        """Take over a bridge whose channels talk to each other: when one leaves, the other is hung up.
+
+        Such a pair goes on talking when we stop, and is found again when we come back.
+        """
+        pair = _Pair(bridge_id, channel_ids)
+        for channel_id in channel_ids:
+            self._pairs[channel_id] = pair
+
+    @property
+    def pairs(self) -> int:
+        """Return how many pairs of connected parties there are."""
+        return len({pair.bridge_id for pair in self._pairs.values()})
 
     async def shut_down(self, timeout_s: float) -> None:
         """Refuse new callers, end all calls, and wait until everything is taken down."""
@@ -93,10 +119,12 @@ class Switchboard:
         match event:
             case StasisStart(channel=channel, args=args):
                 self._entered(channel, args)
-            case ChannelHangupRequest(channel=channel) | StasisEnd(channel=channel):
-                self._left(channel)
-            case ChannelDestroyed(channel=channel):
-                self._left(channel)
+            case ChannelHangupRequest(channel=channel, cause=cause):
+                self._left(channel, cause or 0)
+            case StasisEnd(channel=channel):
+                self._left(channel, None)
+            case ChannelDestroyed(channel=channel, cause=cause):
+                self._left(channel, cause)
             case ChannelDtmfReceived(channel=channel, digit=digit):
                 call = self._calls.get(channel.id)
                 if call is not None:
@@ -112,17 +140,42 @@ class Switchboard:
             if not expected.done():
                 expected.set_result(channel)
         elif _OURS.match(channel.id):
-            if channel.id not in self._by_media and channel.id not in self._ended:
+            if self._owner(channel.id) is None and not self._known_end(channel.id):
                 self._spawn(self._sweep_channel(channel.id), f"sweep {channel.id}")
         elif (call := self._calls.get(channel.id)) is None or call.released:
             # A released channel may come back: a transfer, or a dialplan that tries again.
             self._admit(channel, args)
 
-    def _left(self, channel: Channel) -> None:
+    def _left(self, channel: Channel, cause: int | None) -> None:
+        if (pair := self._pairs.get(channel.id)) is not None:
+            self._part(pair, channel.id)
         if (call := self._calls.get(channel.id)) is not None:
             call.caller_gone()
-        elif (call := self._by_media.get(channel.id)) is not None:
-            call.media_gone()
+        elif (call := self._owner(channel.id)) is not None and (channel.id == call.media_id or cause):
+            # Why a leg was not answered stands in its last event, or in the far end's own words before.
+            call.leg_gone(channel.id, cause or 0)
+
+    def _owner(self, name: str) -> Call | None:
+        """Return the call that made a channel or a bridge of ours."""
+        ours = _OURS.match(name)
+        return self._by_name.get(ours[1]) if ours is not None else None
+
+    def _known_end(self, name: str) -> bool:
+        ours = _OURS.match(name)
+        return ours is not None and ours[1] in self._ended
+
+    def _part(self, pair: _Pair, left: str) -> None:
+        """One of two who talked with each other has hung up."""
+        for channel_id in pair.channel_ids:
+            self._pairs.pop(channel_id, None)
+        others = [channel_id for channel_id in pair.channel_ids if channel_id != left]
+        log.info("a transferred call is over", bridge=pair.bridge_id)
+        self._spawn(self._take_down(pair.bridge_id, others), f"part {pair.bridge_id}")
+
+    async def _take_down(self, bridge_id: str, channel_ids: Sequence[str]) -> None:
+        for channel_id in channel_ids:
+            await self._swept(self._ari.hang_up(channel_id))
+        await self._swept(self._ari.destroy_bridge(bridge_id))
 
     def _admit(self, channel: Channel, args: Sequence[str]) -> None:
         if self._shutting_down or len(self._calls) >= self._max_calls:
@@ -132,7 +185,7 @@ class Switchboard:
             return
         call = self._new_call(channel, args)
         self._calls[channel.id] = call
-        self._by_media[call.media_id] = call
+        self._by_name[call.bridge_id] = call
         self.served += 1
         self._spawn(self._run(call), f"call {call.id}")
 
@@ -142,10 +195,10 @@ class Switchboard:
         finally:
             if self._calls.get(call.channel.id) is call:
                 del self._calls[call.channel.id]
-            self._by_media.pop(call.media_id, None)
-            self._ended.append(call.media_id)
-            if (expected := self._expected.pop(call.media_id, None)) is not None:
-                expected.cancel()
+            self._by_name.pop(call.bridge_id, None)
+            self._ended.append(call.bridge_id)
+            for name in [name for name in self._expected if name.startswith(call.bridge_id)]:
+                self._expected.pop(name).cancel()
 
     async def _refuse(self, channel_id: str, reason: EndReason) -> None:
         try:
@@ -169,21 +222,40 @@ class Switchboard:
             if not self.connected.is_set():
                 return  # the next connection asks again
         present = set(held.channel_ids)
+        for pair in set(self._pairs.values()):
+            if left := next((one for one in pair.channel_ids if one not in present), None):
+                self._part(pair, left)
+        for bridge_id in held.bridge_ids:
+            if _OURS.match(bridge_id) and self._owner(bridge_id) is None:
+                await self._find_pair(bridge_id)
         for channel_id, call in before.items():
             if channel_id not in present:
                 log.info("a caller left while Asterisk was out of reach", call=call.id)
                 call.caller_gone()
-        bridges = {call.bridge_id for call in self._calls.values()}
         for channel_id in held.channel_ids:
+            if channel_id in self._pairs:
+                continue
             if _OURS.match(channel_id):
-                if channel_id not in self._by_media and channel_id not in self._expected:
+                if self._owner(channel_id) is None and channel_id not in self._expected:
                     await self._sweep_channel(channel_id)
             elif channel_id not in self._calls:
                 await self._adopt(channel_id)
+        talking = {pair.bridge_id for pair in self._pairs.values()}
         for bridge_id in held.bridge_ids:
-            if _OURS.match(bridge_id) and bridge_id not in bridges:
+            if _OURS.match(bridge_id) and self._owner(bridge_id) is None and bridge_id not in talking:
                 log.warning("sweeping an orphaned bridge", bridge=bridge_id)
                 await self._swept(self._ari.destroy_bridge(bridge_id))
+
+    async def _find_pair(self, bridge_id: str) -> None:
+        """Take a bridge over in which a caller still talks to whom they were transferred to."""
+        try:
+            members = (await self._ari.bridge(bridge_id)).channels
+        except ArivoxError as error:
+            log.debug("a bridge is gone", bridge=bridge_id, error=str(error))
+            return
+        if len(members) == 2 and any(_OUT.match(member) for member in members):
+            log.info("a transferred call goes on", bridge=bridge_id)
+            self.connect(bridge_id, *members)
 
     async def _adopt(self, channel_id: str) -> None:
         """Serve a caller who waits in the application and whom nobody serves."""

@@ -16,6 +16,7 @@ class Alarm(Enum):
 
     SAY_GOODBYE = auto()
     TIME_LIMIT = auto()
+    CALLER_SILENT = auto()
     ASK_CALLER = auto()
     CALLER_IDLE = auto()
     NO_FIRST_AUDIO = auto()
@@ -56,6 +57,24 @@ class Watchdog:
         self._quiet_since = now
         self._asked = False
         self._busy = False
+        self._silence = 0.0
+        self._away = False
+
+    def silence(self, after: float) -> None:
+        """Say how long a caller may be silent in the present state; 0: as long as in any other."""
+        self._silence = after
+
+    def caller_away(self, away: bool, now: float) -> None:
+        """Hear that the caller cannot speak with the AI for a while, or can again: nobody is waited for."""
+        self._away = away
+        self._quiet_since = now
+        if self._response != _NEVER:
+            self.answer_expected(now)
+
+    def key_pressed(self, now: float) -> None:
+        """Hear that the caller pressed a key: they are there."""
+        self._asked = False
+        self._quiet_since = now
 
     def ready(self, now: float) -> None:
         """The AI was asked to greet: its first sound is awaited."""
@@ -109,10 +128,15 @@ class Watchdog:
         self._response = _NEVER
 
     def check(self, now: float) -> Alarm | None:
-        """Return the most urgent alarm that is due. Each is raised once, ``ASK_CALLER`` once a silence."""
+        """Return the most urgent alarm that is due. Each is raised once, ``ASK_CALLER`` once a silence.
+
+        Where the state has a say in silence, each such while of it is told, and nothing else of it.
+        """
         if now >= self._end:
             self._end = _NEVER
             return Alarm.TIME_LIMIT
+        if self._away:
+            return None
         if now >= self._first_audio:
             self._first_audio = _NEVER
             return Alarm.NO_FIRST_AUDIO
@@ -123,6 +147,11 @@ class Watchdog:
             self._goodbye = _NEVER
             return Alarm.SAY_GOODBYE
         waiting = self._busy or self._response != _NEVER or self._first_audio != _NEVER
+        if self._silence and not waiting:
+            if now < self._quiet_since + self._silence:
+                return None
+            self._quiet_since = now
+            return Alarm.CALLER_SILENT
         if self._limits.idle and not waiting and now >= self._quiet_since + self._limits.idle:
             self._quiet_since = now
             if self._asked:

@@ -75,6 +75,15 @@ async def test_application_that_nobody_listens_for_is_gone(asterisk: AsteriskIns
     assert caught.value.status == 404
 
 
+async def forgotten(ari: AriClient, channel_id: str) -> None:
+    """Wait until Asterisk knows a channel no more, which is a moment after its last event."""
+    while True:
+        try:
+            await ari.channel(channel_id)
+        except ChannelGoneError:
+            return
+
+
 @pytest.mark.asterisk
 async def test_life_of_a_channel(asterisk: AsteriskInstance) -> None:
     events: asyncio.Queue[AnyEvent] = asyncio.Queue()
@@ -105,6 +114,7 @@ async def test_life_of_a_channel(asterisk: AsteriskInstance) -> None:
         await phone.wait_state("down")
         while not isinstance(await events.get(), StasisEnd):
             pass
+        await forgotten(ari, channel.id)
         for request in (
             ari.channel(channel.id),
             ari.variable(channel.id, "X"),

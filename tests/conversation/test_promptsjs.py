@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arivox.conversation import prompts
+from arivox.conversation.prompts import Prompts
 from arivox.conversation.promptsjs import convert
 from arivox.errors import SettingsError
 
@@ -30,23 +31,27 @@ is confirmed \\u00e9.`,
 """
 
 
+def words(found: Prompts) -> dict[str, str]:
+    return {name: state.prompt for name, state in found.states.items()}
+
+
 def test_script_becomes_a_file_that_says_the_same() -> None:
     text = convert(SCRIPT, "prompts.js")
     openai = prompts.parse(text, ["openai"], "x")
     assert openai.system_instruction == "You are a helpful voice assistant: schedule appointments..."
-    assert openai.states == {
+    assert words(openai) == {
         "greeting": "Hello! I'm here to help.",
         "gathering_reason": "Okay, and why?",
         "confirmation": "Your appointment for {reason} is confirmed é.",
         "fallback": "I'm sorry...",
     }
     assert list(openai.states) == ["greeting", "gathering_reason", "confirmation", "fallback"]
-    assert prompts.parse(text, ["gemini"], "x").states == {"greeting": "Hi: there"}
+    assert words(prompts.parse(text, ["gemini"], "x")) == {"greeting": "Hi: there"}
 
 
 def test_export_of_a_module_is_read_too() -> None:
     text = convert("export default {openai: {states: {a: 'A'}}}", "prompts.mjs")
-    assert prompts.parse(text, ["openai"], "x").states == {"a": "A"}
+    assert words(prompts.parse(text, ["openai"], "x")) == {"a": "A"}
 
 
 @pytest.mark.parametrize(

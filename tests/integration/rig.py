@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -110,6 +112,7 @@ class Rig:
             "rtp_server_port": first,
             "rtp_server_port_last": last,
             "memory_url": "none",
+            "calendar_file": Path(self._stack.enter_context(tempfile.TemporaryDirectory())) / "calendar.db",
         }
         self.settings = Settings(**(values | self._given))
         try:

@@ -72,7 +72,7 @@ async def test_turns_are_in_redis_as_they_were_heard(
         phone, stage = await greeted(rig)
         channel = rig.calls[0].channel.id
         await caller_says(stage, "Yes please.")
-        await stage.call("move_to_state", {"state": "gathering_reason", "value": "yes"})
+        await stage.call("move_to_state", {"state": "gathering_reason"})
         await stage.wait_for("response.create")
         audio = sound.encode(LONG.pcm(), stage.session.output_format)
         began = time.monotonic()
@@ -196,12 +196,12 @@ async def test_caller_who_was_cut_off_goes_on_where_they_were(
     ) as rig:
         phone, stage = await greeted(rig, user="tester1")
         await caller_says(stage, "Yes please.")
-        await stage.call("move_to_state", {"state": "gathering_reason", "value": "yes"})
+        await stage.call("move_to_state", {"state": "gathering_reason"})
         await stage.wait_for("response.create")
         await stage.say("What is the reason?", speed=20)
         await phone.wait_silence(300)
         await caller_says(stage, "A toothache.")
-        await stage.call("move_to_state", {"state": "collecting_availability_days", "value": "a toothache"})
+        await stage.call("move_to_state", {"state": "collecting_availability_days", "reason": "a toothache"})
         await stage.wait_for("response.create")
         await phone.hangup()
         await rig.ended(0)

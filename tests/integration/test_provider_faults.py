@@ -219,7 +219,7 @@ async def half_a_sentence(stage: Stage) -> None:
 async def tool_and_no_answer(stage: Stage) -> None:
     await stage.wait_for("response.create")
     await say(stage)
-    await stage.call("move_to_state", {"state": "gathering_reason", "value": "yes"})
+    await stage.call("move_to_state", {"state": "gathering_reason"})
 
 
 async def failed_and_no_answer(stage: Stage) -> None:

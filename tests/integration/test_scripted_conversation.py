@@ -52,7 +52,7 @@ async def test_first_brief_is_complete(asterisk: AsteriskInstance) -> None:
         session = first.event["session"]
         assert "Current state: greeting" in session["instructions"]
         assert "Riverside Clinic" in session["instructions"]
-        assert {tool["name"] for tool in session["tools"]} == {"move_to_state", "end_call"}
+        assert {tool["name"] for tool in session["tools"]} == {"move_to_state", "not_understood", "end_call"}
         assert session["audio"]["output"]["voice"] == "cedar"
         assert session["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 640
         assert stage.connection.headers["authorization"] == "Bearer sk-test"
@@ -61,19 +61,19 @@ async def test_first_brief_is_complete(asterisk: AsteriskInstance) -> None:
 
 
 async def test_states_move_in_order(asterisk: AsteriskInstance) -> None:
-    way = [
-        ("gathering_reason", "yes"),
-        ("collecting_availability_days", "a sore throat"),
-        ("collecting_availability_times", "Tuesday"),
-        ("proposing_slot", "in the morning"),
-        ("confirmation", "yes, please"),
+    way: list[tuple[str, str, dict[str, Any]]] = [
+        ("gathering_reason", "yes", {}),
+        ("collecting_availability_days", "a sore throat", {"reason": "a sore throat"}),
+        ("collecting_availability_times", "Tuesday", {"day": "Tuesday"}),
+        ("proposing_slot", "in the morning", {"time": "in the morning"}),
+        ("confirmation", "yes, please", {"agreed": True}),
     ]
     async with Rig(asterisk, Script) as rig:
         phone, stage = await greeted(rig)
-        for state, words in way:
+        for state, words, said in way:
             count = len(told_since(stage, 0))
             await turn(stage, words)
-            call_id = await stage.call("move_to_state", {"state": state, "value": words})
+            call_id = await stage.call("move_to_state", {"state": state, **said})
             await stage.wait_for("response.create")
             update, output, create = told_since(stage, count)[-3:]
             # The brief comes first, or the answer would be given by the old one.
@@ -94,7 +94,7 @@ async def test_states_move_in_order(asterisk: AsteriskInstance) -> None:
         assert "Tuesday" in told["instructions"]
         assert [tool["name"] for tool in told["tools"]] == ["end_call"]
         assert [entry.data["after"] for entry in rig.timelines[0].find("state")] == [
-            state for state, _ in way
+            state for state, *_ in way
         ]
         assert stage.record.sent("error") == []
 
@@ -102,9 +102,9 @@ async def test_states_move_in_order(asterisk: AsteriskInstance) -> None:
 async def test_wrong_tool_calls_are_answered_with_an_error_and_lead_aside(asterisk: AsteriskInstance) -> None:
     wrong: list[tuple[str, dict[str, Any] | str, str]] = [
         ("order_pizza", {}, "order_pizza"),
-        ("move_to_state", {"state": "confirmation", "value": "x"}, "gathering_reason"),
-        ("move_to_state", {"state": "nowhere", "value": "x"}, "nowhere"),
-        ("move_to_state", {"value": "x"}, "state"),
+        ("move_to_state", {"state": "nowhere"}, "nowhere"),
+        ("move_to_state", {"state": "confirmation"}, "gathering_reason"),
+        ("move_to_state", {"reason": "x"}, "state"),
         ("move_to_state", "{not json", "arguments"),
         ("move_to_state", {"state": 7}, "arguments"),
     ]
@@ -119,7 +119,7 @@ async def test_wrong_tool_calls_are_answered_with_an_error_and_lead_aside(asteri
             assert (output.kind, create.kind) == ("conversation.item.create", "response.create")
             assert part in output_of(output)["error"]
             await stage.say("Once more.", speed=20)
-        # Three mistakes in one state, and three in the next.
+        # Two mistakes in the first state, and three in the next.
         assert stage.record.received_count["session.update"] == 1 + 2
         states = [entry.data for entry in rig.timelines[0].find("state")]
         assert states == [
@@ -138,7 +138,7 @@ async def test_several_tools_of_one_answer_are_all_answered_before_it_speaks_on(
         await turn(stage, "Yes.")
         count = len(told_since(stage, 0))
         ids = [
-            await stage.call("move_to_state", {"state": "gathering_reason", "value": "yes"}, end=False),
+            await stage.call("move_to_state", {"state": "gathering_reason"}, end=False),
             await stage.call("order_pizza", {}, end=False),
         ]
         await stage.record.wait("conversation.item.create", count=2)

@@ -180,9 +180,40 @@ class AriClient:
         """Hang a channel up. ``reason``: normal, busy, congestion, no_answer."""
         await self._request("DELETE", f"channels/{channel_id}", {"reason": reason})
 
-    async def continue_in_dialplan(self, channel_id: str) -> None:
-        """Give the channel back to the dialplan, at the priority after ``Stasis()``."""
-        await self._request("POST", f"channels/{channel_id}/continue")
+    async def continue_in_dialplan(self, channel_id: str, context: str = "", exten: str = "") -> None:
+        """Give the channel back to the dialplan: at an extension, or at the priority after ``Stasis()``."""
+        place = {"context": context, "extension": exten, "priority": "1"} if exten else None
+        await self._request("POST", f"channels/{channel_id}/continue", place)
+
+    async def originate(
+        self, channel_id: str, endpoint: str, *, caller_id: str, originator: str, timeout_s: float
+    ) -> Channel:
+        """Dial an endpoint; its channel enters the application when it is answered.
+
+        An endpoint that nobody knows is refused with HTTP 500.
+        """
+        query = {
+            "endpoint": endpoint,
+            "app": self.app,
+            "channelId": channel_id,
+            "originator": originator,
+            "timeout": str(max(round(timeout_s), 1)),
+        }
+        if caller_id:
+            query["callerId"] = caller_id
+        return messages.parse(await self._request("POST", "channels", query), Channel)
+
+    async def send_dtmf(self, channel_id: str, digits: str) -> None:
+        """Press keys towards the far end of a channel."""
+        await self._request("POST", f"channels/{channel_id}/dtmf", {"dtmf": digits})
+
+    async def start_music(self, channel_id: str, music: str) -> None:
+        """Play music on hold of a class to a channel."""
+        await self._request("POST", f"channels/{channel_id}/moh", {"mohClass": music})
+
+    async def stop_music(self, channel_id: str) -> None:
+        """Stop the music on hold."""
+        await self._request("DELETE", f"channels/{channel_id}/moh")
 
     async def variable(self, channel_id: str, name: str) -> str:
         """Return a channel variable or function; ``""`` when it is not set."""
@@ -219,6 +250,14 @@ class AriClient:
     async def add_to_bridge(self, bridge_id: str, *channel_ids: str) -> None:
         """Add channels to a bridge."""
         await self._request("POST", f"bridges/{bridge_id}/addChannel", {"channel": ",".join(channel_ids)})
+
+    async def remove_from_bridge(self, bridge_id: str, channel_id: str) -> None:
+        """Take a channel out of a bridge."""
+        await self._request("POST", f"bridges/{bridge_id}/removeChannel", {"channel": channel_id})
+
+    async def bridge(self, bridge_id: str) -> Bridge:
+        """Return a bridge. Raises ChannelGoneError."""
+        return messages.parse(await self._request("GET", f"bridges/{bridge_id}"), Bridge)
 
     async def destroy_bridge(self, bridge_id: str) -> None:
         """Destroy a bridge; its channels stay."""
@@ -257,7 +296,9 @@ class AriClient:
             raise AsteriskError(
                 "ARI refuses ARI_USERNAME and ARI_PASSWORD", status=status, request=name, hint="See ari.conf"
             )
-        kind = ChannelGoneError if status in _GONE else AsteriskError
+        # A channel of the query that is gone is a bad request, one of the path is not found.
+        gone = status in _GONE or (status == 400 and problem == "Channel not found")
+        kind = ChannelGoneError if gone else AsteriskError
         raise kind(problem, status=status, request=name)
 
 

@@ -71,6 +71,10 @@ def show(call: CallId, env_file: EnvFile = None, config: ConfigFile = None) -> N
         style="dim",
         soft_wrap=True,
     )
+    for note in record.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+    if record.call_back:
+        console.print(Text(f"call back: {record.call_back}"), soft_wrap=True)
     for turn in saved.turns:
         who = "caller" if turn.speaker == "user" else "agent"
         line = Text(f"{turn.timestamp[11:19]}  ", style="dim")

@@ -1,108 +1,175 @@
-"""Every fault of a prompts file, with its place. Pure.
-
-``prompts.parse`` refuses the first that it cannot work with; this finds all, and what would only be heard.
-"""
+"""Every fault of a prompts file, with its place: also what would only be heard in a call. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
-import yaml
+from arivox.conversation.flow import Flow
+from arivox.conversation.reader import Fault, PromptsFile, Section
+from arivox.conversation.state import ALIASES, ANY, ASIDES, State, placeholders
 
-from arivox.conversation.flow import ASIDES, collected_in
-from arivox.conversation.prompts import PLACEHOLDER
-from arivox.settings import Provider
+ALWAYS: Final = frozenset({"call.id", "call.exten", "now.date", "now.time", "now.weekday"})
+"""Placeholders that have a value in every call."""
+SOMETIMES: Final = frozenset({"caller.number", "caller.name"})
+"""Placeholders that have none when the caller withholds it."""
+CHANNEL: Final = "channel."
+"""Before the name of a channel variable."""
 
-_PROVIDERS: Final = get_args(Provider)
-_SECTION: Final = ("system_instruction", "states")
-
-
-@dataclass(frozen=True, order=True)
-class Fault:
-    """What is wrong, and where; lines and columns count from 1."""
-
-    line: int
-    column: int
-    problem: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}, column {self.column}: {self.problem}"
+LEAVES: Final = frozenset({"transfer_call"})
+"""Tools that can end a conversation."""
 
 
-def faults(text: str) -> list[Fault]:
-    """Return the faults of a prompts file, in the order of their places."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        return [Fault(line, column, f"not valid YAML: {getattr(error, 'problem', error)}")]
-    if not isinstance(root, yaml.MappingNode) or not root.value:
-        return [Fault(1, 1, f"the file must have sections: {', '.join(_PROVIDERS)}")]
-    return sorted(_of_file(root))
+def faults(text: str, tools: Mapping[str, Sequence[str]]) -> list[Fault]:
+    """Return the faults of a prompts file, in the order of their places.
+
+    ``tools`` are the names of the tools that there are, and of what each may find out.
+    """
+    file = PromptsFile(text)
+    for name in file.names:
+        section = file.section([name])
+        if section is not None:
+            check_section(file, section, tools)
+    if not file.names and not file.faults:
+        file.faults.append(Fault(1, 1, "the file has no section of an AI"))
+    return sorted(file.faults)
 
 
-def _of_file(root: yaml.MappingNode) -> Iterator[Fault]:
-    yield from _twice(root)
-    for key, section in root.value:
-        if key.value not in _PROVIDERS:
-            yield _at(key, f"{key.value!r} is not an AI; there are {', '.join(_PROVIDERS)}")
-        elif not isinstance(section, yaml.MappingNode):
-            yield _at(section, f"{key.value} must hold {' and '.join(_SECTION)}")
-        else:
-            yield from _of_section(key, section)
+def check_section(file: PromptsFile, section: Section, tools: Mapping[str, Sequence[str]]) -> None:
+    """Add to the faults of a file what is wrong with the flow of one of its sections."""
+    # With a state that could not be read, or that nobody knows, the rest of the flow would seem wrong too.
+    read = len(section.states) == len(section.at) and any(name not in ASIDES for name in section.states)
+    if read and all(name in section.at for _, name in section.state_names):
+        _Check(file, section, tools).all()
 
 
-def _of_section(name: yaml.Node, section: yaml.MappingNode) -> Iterator[Fault]:
-    yield from _twice(section)
-    states: yaml.Node | None = None
-    for key, value in section.value:
-        if key.value == "states":
-            states = value
-        elif key.value != "system_instruction":
-            yield _at(key, f"{key.value!r} is not known here; there are {' and '.join(_SECTION)}")
-        elif not isinstance(value, yaml.ScalarNode):
-            yield _at(value, "system_instruction must be text")
-    if states is None:
-        yield _at(name, f"{name.value} has no states")
-    elif not isinstance(states, yaml.MappingNode) or not states.value:
-        yield _at(states, "states must map names of states to their prompts")
-    else:
-        yield from _of_states(states)
+class _Check:
+    def __init__(self, file: PromptsFile, section: Section, tools: Mapping[str, Sequence[str]]) -> None:
+        self._file = file
+        self._section = section
+        self._states = section.states
+        self._flow = Flow(section.states)
+        self._tools = {**tools, **dict.fromkeys(file.endpoints, ())}
+        self._found_out = {name for finds in tools.values() for name in finds}
+        self._after = {
+            name: {after for after in _following(state) if after in self._states}
+            for name, state in self._states.items()
+        }
+
+    def all(self) -> None:
+        self._reachable()
+        self._ways_out()
+        self._placeholders()
+        self._conditions()
+        for node, name in self._section.tool_names:
+            if name not in self._tools:
+                self._file.fault(node, f"{name!r} is not a tool; there are {', '.join(sorted(self._tools))}")
+        for endpoint in self._file.endpoints.values():
+            for name in endpoint.unset():
+                assert self._file.root is not None
+                self._file.fault(
+                    self._file.root, f"tool {endpoint.name!r} needs the environment variable {name}"
+                )
+
+    def _reachable(self) -> None:
+        start = self._flow.way[0]
+        reached = self._reach([start, *ASIDES])
+        for name in self._states:
+            if name not in reached:
+                self._file.fault(self._section.at[name], f"state {name!r} cannot be reached from {start!r}")
+
+    def _ways_out(self) -> None:
+        ends = {
+            name
+            for name, state in self._states.items()
+            if name not in ASIDES and (not state.exits or LEAVES & {*state.tools, *_run(state)})
+        }
+        for name in self._flow.way:
+            if not ends & self._reach([name]):
+                self._file.fault(self._section.at[name], f"from state {name!r} no way leads to an end")
+
+    def _placeholders(self) -> None:
+        before = self._known_before()
+        ever = {*self._flow.fields, *self._found_out}
+        for name, state in self._states.items():
+            at = self._section.prompt_at[name]
+            for wanted in placeholders(state.prompt):
+                names = {wanted, ALIASES.get(wanted, wanted)}
+                if wanted in ALWAYS or wanted.startswith(CHANNEL):
+                    continue
+                if wanted in SOMETIMES:
+                    problem = f"{{{wanted}}} may be withheld: write {{{wanted}|what to say then}}"
+                elif not names & ever:
+                    problem = f"state {name!r} speaks of {{{wanted}}}, which no state asks for"
+                elif name not in ASIDES and not names & before[name]:
+                    problem = f"state {name!r} speaks of {{{wanted}}}, which is asked for only later"
+                else:
+                    continue
+                self._file.fault(at, problem)
+        if self._section.instruction_at is not None:
+            for wanted in placeholders(self._section.system_instruction):
+                if wanted not in ALWAYS and not wanted.startswith(CHANNEL):
+                    self._file.fault(
+                        self._section.instruction_at,
+                        f"the system instruction speaks of {{{wanted}}}, which has no value from the start",
+                    )
+
+    def _known_before(self) -> dict[str, set[str]]:
+        """Return for each state the names that some way to it makes known."""
+        known: dict[str, set[str]] = {name: set() for name in self._states}
+        changed = True
+        while changed:
+            changed = False
+            for name, state in self._states.items():
+                gained = known[name] | {field.name for field in state.collects}
+                gained |= self._found_by((*state.tools, *_run(state)))
+                for after in self._after[name]:
+                    # What a state asks on entering is asked before it speaks.
+                    entering = [action.tool for action in self._states[after].on_enter]
+                    told = gained | self._found_by(entering)
+                    if not told <= known[after]:
+                        known[after] |= told
+                        changed = True
+        return known
+
+    def _found_by(self, tools: Iterable[str]) -> set[str]:
+        return {name for tool in tools for name in self._tools.get(tool, ())}
+
+    def _conditions(self) -> None:
+        fields = self._flow.fields
+        for node, name, values in self._section.conditions:
+            if name not in fields:
+                if name not in self._found_out:
+                    self._file.fault(node, f"the condition is about {name!r}, which no state asks for")
+                continue
+            for value in values:
+                if value == ANY:
+                    continue
+                try:
+                    fields[name].read(value)
+                except ValueError as error:
+                    self._file.fault(node, f"the condition can never hold: {error}")
+
+    def _reach(self, starts: Iterable[str]) -> set[str]:
+        reached: set[str] = set()
+        left = [name for name in starts if name in self._states]
+        while left:
+            name = left.pop()
+            if name not in reached:
+                reached.add(name)
+                left += self._after[name]
+        return reached
 
 
-def _of_states(states: yaml.MappingNode) -> Iterator[Fault]:
-    yield from _twice(states)
-    names = [str(key.value) for key, _ in states.value]
-    if all(name in ASIDES for name in names):
-        yield _at(states, f"there is no state besides {' and '.join(ASIDES)}")
-    collected = {collected_in(name) for name in names}
-    known: set[str | None] = set()
-    for key, prompt in states.value:
-        if not isinstance(key, yaml.ScalarNode):
-            yield _at(key, "the name of a state must be text")
-            continue
-        if not isinstance(prompt, yaml.ScalarNode) or not prompt.value.strip():
-            yield _at(prompt, f"state {key.value!r} must have a prompt (text)")
-            continue
-        for name in dict.fromkeys(PLACEHOLDER.findall(prompt.value)):
-            if name not in collected:
-                yield _at(prompt, f"state {key.value!r} speaks of {{{name}}}, which no state asks for")
-            elif name not in known and key.value not in ASIDES:
-                yield _at(prompt, f"state {key.value!r} speaks of {{{name}}}, which is asked for only later")
-        known.add(collected_in(key.value))
+def _following(state: State) -> Iterator[str]:
+    yield from (way.state for way in state.exits)
+    yield from state.keys.values()
+    if state.silence is not None:
+        yield state.silence.to
+    if state.timeout is not None:
+        yield state.timeout.to
+    yield state.no_match_to
 
 
-def _twice(mapping: yaml.MappingNode) -> Iterator[Fault]:
-    seen: set[str] = set()
-    for key, _ in mapping.value:
-        name = str(key.value)
-        if name in seen:
-            yield _at(key, f"{name!r} stands here for the second time; only the last would count")
-        seen.add(name)
-
-
-def _at(node: yaml.Node, problem: str) -> Fault:
-    return Fault(node.start_mark.line + 1, node.start_mark.column + 1, problem)
+def _run(state: State) -> tuple[str, ...]:
+    return tuple(action.tool for action in (*state.on_enter, *state.on_leave))

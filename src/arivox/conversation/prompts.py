@@ -1,39 +1,54 @@
-"""The prompts file: a system instruction and the prompts of the states, for each provider."""
+"""The prompts file: a system instruction and the states of the conversation, for each AI."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
 
-import yaml
-
-from arivox.conversation.flow import ASIDES, Flow
+from arivox.conversation.check import CHANNEL, check_section
+from arivox.conversation.endpoint import Endpoint
+from arivox.conversation.flow import Flow
+from arivox.conversation.reader import PromptsFile
+from arivox.conversation.state import PLACEHOLDER, State
+from arivox.conversation.tools.box import package_finds
 from arivox.errors import SettingsError
 
-PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
-"""Stands in a prompt for what the caller has said."""
+Tools = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What one provider is told. ``states`` keeps the order of the file, which is the normal way."""
+    """What one AI is told. ``states`` keeps the order of the file."""
 
     system_instruction: str
-    states: dict[str, str]
+    states: Mapping[str, State]
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    """The tools that the file declares."""
 
     @property
     def flow(self) -> Flow:
         """Return the flow through the states."""
-        return Flow(tuple(self.states))
+        return Flow(self.states)
 
     @property
     def way(self) -> tuple[str, ...]:
-        """Return the states of the normal way, in order."""
+        """Return the states that are no asides, in order."""
         return self.flow.way
+
+    @property
+    def channel_variables(self) -> tuple[str, ...]:
+        """Return the names of the channel variables that it speaks of, ``{channel.NAME}``."""
+        texts = [self.system_instruction, *(state.prompt for state in self.states.values())]
+        texts += [
+            text
+            for state in self.states.values()
+            for action in (*state.on_enter, *state.on_leave)
+            for text in action.arguments.values()
+        ]
+        names = dict.fromkeys(name for text in texts for name, _ in PLACEHOLDER.findall(text))
+        return tuple(name.removeprefix(CHANNEL) for name in names if name.startswith(CHANNEL))
 
 
 def default_text() -> str:
@@ -41,40 +56,31 @@ def default_text() -> str:
     return resources.files("arivox.conversation").joinpath("prompts.yaml").read_text(encoding="utf-8")
 
 
-def load(path: Path | None, sections: Sequence[str]) -> Prompts:
+def load(path: Path | None, sections: Sequence[str], tools: Tools | None = None) -> Prompts:
     """Load the first of ``sections`` that is there, from ``path`` or the package. Raises SettingsError."""
     source = str(path) if path is not None else "the package's prompts.yaml"
     try:
         text = path.read_text(encoding="utf-8") if path is not None else default_text()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError("PROMPTS_FILE", f"cannot read {source}: {error}") from error
-    return parse(text, sections, source)
+    return parse(text, sections, source, tools)
 
 
-def parse(text: str, sections: Sequence[str], source: str) -> Prompts:
-    """Parse the first of ``sections`` in a file. Raises SettingsError that names the place at fault."""
+def parse(text: str, sections: Sequence[str], source: str, tools: Tools | None = None) -> Prompts:
+    """Parse the first of ``sections`` in a file. Raises SettingsError that names the place at fault.
 
-    def fault(where: str, problem: str) -> SettingsError:
-        return SettingsError("PROMPTS_FILE", f"{where} {problem}", source=source)
-
-    try:
-        # The base loader leaves every prompt as the text it was written as: "no" is not false.
-        content: Any = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes only text
-    except (yaml.YAMLError, RecursionError) as error:
-        raise fault("the file", f"is not valid YAML: {error}") from error
-    provider = next((name for name in sections if isinstance(content, dict) and name in content), None)
-    if provider is None or not isinstance(content[provider], dict):
-        raise fault("the file", f"has no section {' or '.join(map(repr, sections))}")
-    section = content[provider]
-    instruction = section.get("system_instruction", "")
-    if not isinstance(instruction, str):
-        raise fault(f"{provider}.system_instruction", "must be text")
-    states = section.get("states")
-    if not isinstance(states, dict) or not states:
-        raise fault(f"{provider}.states", "must map names of states to their prompts")
-    for name, prompt in states.items():
-        if not isinstance(name, str) or not isinstance(prompt, str) or not prompt.strip():
-            raise fault(f"{provider}.states.{name}", "must be a prompt (text)")
-    if all(name in ASIDES for name in states):
-        raise fault(f"{provider}.states", f"has no state besides {' and '.join(ASIDES)}")
-    return Prompts(instruction.strip(), {name: " ".join(prompt.split()) for name, prompt in states.items()})
+    ``tools`` are the names of the tools that there are, and of what each may find out; None: the package's.
+    """
+    file = PromptsFile(text)
+    section = file.section(sections)
+    if section is not None:
+        check_section(file, section, package_finds() if tools is None else tools)
+    elif not file.faults:
+        wanted = " or ".join(map(repr, sections))
+        raise SettingsError("PROMPTS_FILE", f"has no section {wanted}", source=source)
+    if file.faults:
+        first, *others = sorted(file.faults)
+        more = f" (and {len(others)} more: arivox flow check)" if others else ""
+        raise SettingsError("PROMPTS_FILE", f"{first}{more}", source=source)
+    assert section is not None
+    return Prompts(section.system_instruction, section.states, file.endpoints)

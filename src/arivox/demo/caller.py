@@ -31,11 +31,16 @@ class Line:
 LINES: Final = (
     Line("yes please"),
     Line("I have a toothache"),
+    # Not understood, twice: the conversation goes aside to fallback.
+    Line("hang on, the dog is barking"),
+    Line("well the thing is, hmm"),
     Line("on Wednesday", interrupt_after_s=1.5),
+    # Taken: see stage.py.
+    Line("around ten o'clock"),
     Line("in the morning"),
     Line("yes that is fine"),
 )
-"""Every line is one the emulated agent can hear (see ``emulator.phrases``)."""
+"""Every line is one the emulated agent can hear (see ``emulator.phrases``), but for the two it is not to."""
 
 
 @dataclass(frozen=True, slots=True)

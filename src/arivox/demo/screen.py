@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Final
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -40,6 +41,8 @@ class Screen:
                 self._line(entry, "call", f"[AI] goes on over another connection ({data['cause']})")
             case "state":
                 self._line(entry, "state", f"{data['before']} -> {data['after']}")
+            case "tool" if "ms" in data:
+                self._line(entry, "state", f"{data['name']}: {_result(str(data['output']))}")
             case "agent.speaks":
                 self._agent(entry, self._texts.pop(str(data["item"]), None))
             case "agent.said":
@@ -100,6 +103,13 @@ class Screen:
         line.append(f"{who:7}", style=_STYLES[who])
         line.append(text, style="default" if who in ("agent", "caller") else "dim")
         self._console.print(line, soft_wrap=True)
+
+
+def _result(output: str) -> str:
+    """Return what a tool found, without what the AI is told to say of it."""
+    found = msgspec.json.decode(output)
+    text = ", ".join(map(str, found.values())) if isinstance(found, dict) else str(found)
+    return text.partition(" Say: ")[0]
 
 
 def summarise(timeline: Timeline) -> dict[str, int | float | str | None]:

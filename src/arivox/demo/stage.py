@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 from rich.console import Console
 
+from arivox.conversation.tools.calendar import Calendar
 from arivox.demo.caller import converse
 from arivox.demo.screen import Screen
 from arivox.emulator.voice import best_voice
@@ -58,6 +59,7 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
         voice = await asyncio.to_thread(best_voice, screen.note, _CALLER_VOICE)
         provider = registry.find(settings.ai_service_provider)
         settings = await _choose_ai(provider, _ai_only(settings), stack, screen)
+        calendar = await asyncio.to_thread(_calendar, options.output / "calendar.db")
         settings = replace(
             settings,
             ari_url=asterisk.ari_url,
@@ -70,6 +72,7 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
             recordings_dir=options.output,
             memory_url=f"sqlite:///{options.output}/memory.db",
             memory_spool_dir=options.output / "spool",
+            calendar_file=options.output / "calendar.db",
         )
         service = Service(settings, watchers=[screen.watch])
         serving = asyncio.create_task(service.run())
@@ -96,12 +99,24 @@ async def run(settings: Settings, options: Options, console: Console) -> bool:
         console.print()
         numbers = screen.summary(call.timeline)
         console.print(f"The call, caller left and agent right: [bold]{call.recording}[/]", soft_wrap=True)
+        booked = [slot for slot in await asyncio.to_thread(calendar.booked) if slot[1] == call.id]
+        for slot, _, _, reason in booked:
+            console.print(f"Booked: [bold]{slot}[/], {reason}", soft_wrap=True)
         timeline = options.output / f"{call.id}.json"
         timeline.write_text(json.dumps(call.timeline.as_dict(), indent=1), encoding="utf-8")
         console.print(f"Its timeline: [bold]{timeline}[/]", soft_wrap=True)
         if options.keep:
             await _keep(asterisk, options, console)
-    return numbers["answers of the agent"] not in (None, 0) and bool(call.timeline.find("state"))
+    return numbers["answers of the agent"] not in (None, 0) and bool(booked)
+
+
+def _calendar(path: Path) -> Calendar:
+    """Return a calendar in which the time that the caller asks for first is taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    calendar = Calendar(path)
+    calendar.book(calendar.find("on Wednesday", "around ten o'clock"), "", "", "somebody else")
+    return calendar
 
 
 def _ai_only(settings: Settings) -> Settings:

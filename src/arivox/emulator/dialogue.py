@@ -13,7 +13,7 @@ from arivox.audio.format import AudioFormat
 from arivox.emulator import sound
 from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
-from arivox.emulator.brain import Action, Brain, Say, Situation, quoted
+from arivox.emulator.brain import Action, Brain, Say, Situation, quoted, told_by
 from arivox.emulator.session import Session, Turn
 from arivox.emulator.speech import Ears, Voice
 
@@ -104,6 +104,8 @@ class Dialogue(Behaviour):
         situation = _situation(session, response)
         last = session.last_turn
         told = response.instructions
+        if not quoted(told):
+            told = told_by(session.last_output) or told
         if quoted(told) or response.out_of_band or last is None or last.id in self._answered:
             return self._brain.open(situation, told)
         self._answered.add(last.id)

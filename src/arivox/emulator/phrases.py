@@ -72,9 +72,9 @@ PHRASES: Final[Mapping[str, tuple[Phrase, ...]]] = {
         Phrase("that sounds perfect", "yes"),
         Phrase("no thank you", "no"),
         Phrase("no that does not suit me", "no"),
-        Phrase("do you have anything later", "later"),
-        Phrase("is there something earlier", "earlier"),
-        Phrase("could we try another day", "another day"),
+        Phrase("do you have anything later", "no"),
+        Phrase("is there something earlier", "no"),
+        Phrase("could we try another day", "no"),
     ),
     "confirmation": (
         Phrase("yes that is correct", "yes"),

@@ -136,6 +136,11 @@ class Session(Protocol):
         """Return the caller's turn, if it is what stands last in the conversation."""
         ...
 
+    @property
+    def last_output(self) -> str:
+        """Return what the client said a tool's result is, if that is what stands last; else nothing."""
+        ...
+
     def create_response(self) -> Answer:
         """Begin an answer and return it; the behaviour is not asked. Raises ProtocolError if one runs."""
         ...

@@ -45,6 +45,10 @@ class CallRecord(msgspec.Struct, omit_defaults=True):
     known: dict[str, str] = {}
     """What the caller has said that the flow asked for."""
     recording: str = ""
+    notes: list[str] = []
+    """For the people who run the line."""
+    call_back: str = ""
+    """When somebody should call back, and whom."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON, times as ISO 8601."""

@@ -64,6 +64,12 @@ class Conversation:
         last = self.entries[-1] if self.entries else None
         return last if last is not None and last.role == "user" and last.audio_format is not None else None
 
+    @property
+    def last_output(self) -> str:
+        """Return the result of a function, if it stands last; else nothing."""
+        last = self.entries[-1] if self.entries else None
+        return last.text if last is not None and last.role == "tool" else ""
+
     def instruct(self, text: str) -> None:
         """Replace the instruction."""
         if self.told == self.system:

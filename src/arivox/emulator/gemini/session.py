@@ -117,6 +117,11 @@ class GeminiSession:
         """Return the caller's turn, if it was spoken and stands last in the history."""
         return self.conversation.last_turn
 
+    @property
+    def last_output(self) -> str:
+        """Return the result of a function, if it stands last in the history."""
+        return self.conversation.last_output
+
     # Socket in.
 
     def open(self, now: float) -> None:

@@ -117,6 +117,13 @@ class OpenAISession:
         last = self.conversation.items[-1] if self.conversation.items else None
         return last if last is not None and last.data.get("role") == "user" else None
 
+    @property
+    def last_output(self) -> str:
+        """Return the output of a function, if it is the last item of the conversation."""
+        last = self.conversation.items[-1] if self.conversation.items else None
+        found = last is not None and last.data.get("type") == "function_call_output"
+        return str(last.data.get("output", "")) if last is not None and found else ""
+
     # Socket in.
 
     def open(self, now: float) -> None:

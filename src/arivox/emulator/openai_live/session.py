@@ -99,6 +99,7 @@ class LiveSession:
         self._told = ""
         self._turn: LiveTurn | None = None
         self._last_turn: LiveTurn | None = None
+        self._last_output = ""
         self._asked: deque[str] = deque()
         self._delegations: set[str] = set()
         self._fixture: Speech | None = None
@@ -136,6 +137,11 @@ class LiveSession:
     def last_turn(self) -> LiveTurn | None:
         """Return the caller's turn, if the model has neither spoken nor called a function since."""
         return self._last_turn
+
+    @property
+    def last_output(self) -> str:
+        """Return the output of the backend's last function, if the model has not spoken since."""
+        return self._last_output
 
     # Socket in.
 
@@ -324,6 +330,8 @@ class LiveSession:
                 self._play(audio, to, now)
             case messages.ResponseItemCreate(item=item):
                 self._backend().put(item)
+                if item.get("type") == "function_call_output":
+                    self._last_output = str(item.get("output", ""))
             case messages.ResponseCreate():
                 self._backend().proceed(now)
             case messages.SessionClose(event_id=to):
@@ -423,6 +431,7 @@ class LiveSession:
 
     def _acted(self) -> None:
         self._last_turn = None
+        self._last_output = ""
 
     def _spoken(self, speech: Speech, now: float) -> None:
         del speech

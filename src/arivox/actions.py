@@ -1,0 +1,284 @@
+"""What the AI's tools do to one call: transfer, hold, keys both ways, notes.
+
+Each verb is a tool of ``conversation.tools.builtin``: it returns what the AI is told, or raises ToolError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import structlog
+
+from arivox.asterisk.client import AriClient
+from arivox.asterisk.messages import Channel
+from arivox.conversation.conversation import Conversation
+from arivox.conversation.field import Field
+from arivox.conversation.flow import Keyed
+from arivox.conversation.tools import builtin
+from arivox.destination import Destination
+from arivox.ending import STATUS_VARIABLE, EndReason
+from arivox.errors import AsteriskError, ChannelGoneError
+from arivox.legs import Answer, Legs
+from arivox.settings import Settings
+from arivox.timeline import Timeline
+from arivox.tools import ToolError
+
+log = structlog.get_logger()
+
+SUMMARY_VARIABLE: Final = "ARIVOX_SUMMARY"
+
+_DIGITS_S: Final = 30.0
+_LAST_WORDS_S: Final = 20.0
+
+_WHISPER: Final = (
+    "The caller is on hold and cannot hear you. A colleague has just answered: you speak to them alone, and "
+    "they will be connected with the caller as soon as you have finished. Tell them in one or two sentences "
+    'what they must know, then stop. Say: "A caller for you. {summary} I am connecting you now."'
+)
+_PROBLEMS: Final[Mapping[Answer, str]] = {
+    "busy": "the line is busy",
+    "no_answer": "nobody answers",
+    "failed": "the line cannot be reached",
+}
+
+
+class Voice(Protocol):
+    """The AI's voice, as the actions need it."""
+
+    async def spoken(self, longest_s: float) -> None:
+        """Return once the agent has finished what it is saying, and the caller has heard it."""
+
+    def tell(self, instructions: str) -> None:
+        """Have the agent say something, once it has finished what it is saying."""
+
+    def caller_away(self, away: bool) -> None:
+        """Stop or begin waiting for the caller to speak."""
+
+    def hang_up_after_speech(self) -> None:
+        """End the call once the agent has finished speaking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """An action that goes on once the agent has said something."""
+
+    say: str
+    then: Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Notes:
+    """What is noted for the people who run the line."""
+
+    notes: list[str]
+    call_back: str = ""
+
+
+class Actions:
+    """The actions of one call."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ari: AriClient,
+        channel: Channel,
+        legs: Legs,
+        timeline: Timeline,
+        end: Callable[[EndReason], None],
+        connected: Callable[[], None],
+        noted: Callable[[Notes], None],
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        """``connected`` is called when caller and colleague hear each other, ``noted`` after each note."""
+        self.voice: Voice
+        self.conversation: Conversation
+        self.deaf = False
+        """The AI must not hear the line now."""
+        self.notes = Notes([])
+        self._settings = settings
+        self._destinations = settings.destinations
+        self._ari = ari
+        self._channel = channel
+        self._legs = legs
+        self._timeline = timeline
+        self._end = end
+        self._connected = connected
+        self._noted = noted
+        self._now = now
+        self._digits: asyncio.Future[Keyed] | None = None
+        self._away = False  # the caller is on hold, or being transferred
+
+    async def run(self, name: str, arguments: Mapping[str, str]) -> Any:
+        """Run one of our tools. Raises ToolError. A ``Continued`` is to be told, and gone on with."""
+        if self._away and name in (builtin.TRANSFER, builtin.HOLD):
+            raise ToolError("the caller is on hold, or being connected")
+        try:
+            return await _ACTIONS[name](self, arguments)
+        except ChannelGoneError as error:
+            raise ToolError("the caller has hung up") from error
+        except AsteriskError as error:
+            log.warning("Asterisk refused what a tool asked for", tool=name, error=str(error))
+            raise ToolError("the telephone system refused it") from error
+
+    def keyed(self, keyed: Keyed) -> None:
+        """Hear the digits that a tool waits for."""
+        if self._digits is not None and not self._digits.done():
+            self._digits.set_result(keyed)
+
+    # --- the tools ---
+
+    async def _end_call(self, arguments: Mapping[str, str]) -> None:
+        self.voice.hang_up_after_speech()
+
+    async def _transfer(self, arguments: Mapping[str, str]) -> Any:
+        destination = self._destinations.get(arguments["destination"])
+        if destination is None:
+            there = ", ".join(self._destinations) or "none: TRANSFER_TO is not set"
+            raise ToolError(f"there is no destination {arguments['destination']!r}; there are: {there}")
+        try:
+            number = destination.number(arguments.get("number", ""))
+        except ValueError as error:
+            raise ToolError(str(error)) from None
+        summary = arguments.get("summary", "")
+        await self.voice.spoken(_LAST_WORDS_S)
+        self._timeline.add("transfer", to=destination.name, number=number, whisper=bool(summary))
+        log.info("transferring", to=destination.name)
+        if destination.goto:
+            await self._leave(destination, number, summary)
+            return {"ok": "the caller has left"}
+        self._send_away()
+        try:
+            await self._dial(destination, number, summary)
+            if not summary:
+                await self._connect(destination)
+                return {"ok": "they are connected"}
+            self.deaf = True  # what the colleague says meanwhile must not break the summary off
+            await self._legs.whisper()
+        except BaseException:
+            await asyncio.shield(self._take_back())
+            raise
+        return Continued(_WHISPER.format(summary=summary), lambda: self._connect_after(destination))
+
+    async def _connect_after(self, destination: Destination) -> None:
+        """Connect once the summary was heard."""
+        try:
+            await self.voice.spoken(_LAST_WORDS_S)
+            if not self._legs.out_gone:
+                await self._connect(destination)
+                return
+            problem = "They hung up before they were connected."
+        except AsteriskError as error:
+            log.warning("could not connect", to=destination.name, error=str(error))
+            problem = "The telephone system failed."
+        except BaseException:
+            await asyncio.shield(self._take_back())
+            raise
+        self._timeline.add("transfer.failed", to=destination.name, problem=problem)
+        await self._take_back()
+        self.voice.tell(f"{problem} The caller is back with you: tell them, and go on.")
+
+    async def _leave(self, destination: Destination, number: str, summary: str) -> None:
+        await self._ari.set_variable(self._channel.id, STATUS_VARIABLE, EndReason.TRANSFERRED.value)
+        await self._ari.set_variable(self._channel.id, SUMMARY_VARIABLE, summary)
+        self._connected()
+        await self._ari.continue_in_dialplan(self._channel.id, destination.context, number)
+        self._end(EndReason.TRANSFERRED)
+
+    async def _dial(self, destination: Destination, number: str, summary: str) -> None:
+        # Who is connected at once hears it ring; who must wait for a talk hears music.
+        await self._legs.hold("music" if summary else "ringing", self._settings.hold_music)
+        caller_id = self._settings.transfer_caller_id or self._channel.caller.number
+        answer = await self._legs.dial(destination, number, caller_id, self._settings.transfer_ring_s)
+        self._timeline.add("transfer.answer", to=destination.name, answer=answer)
+        if answer != "answered":
+            raise ToolError(f"{_PROBLEMS[answer]}; the caller is back with you")
+
+    async def _connect(self, destination: Destination) -> None:
+        await self._legs.connect()
+        self._connected()
+        self._timeline.add("transfer.connected", to=destination.name)
+        self._end(EndReason.TRANSFERRED)
+
+    def _send_away(self) -> None:
+        self._away = True
+        self.voice.caller_away(True)
+
+    async def _take_back(self) -> None:
+        """Whatever went wrong, the caller is not left alone with the music."""
+        await self._legs.drop()
+        try:
+            await self._legs.unhold()
+        except ChannelGoneError:
+            pass  # they have hung up
+        except AsteriskError as error:
+            log.error("could not bring the caller back from hold", error=str(error))
+        self._away = self.deaf = False
+        self.voice.caller_away(False)
+
+    async def _hold(self, arguments: Mapping[str, str]) -> dict[str, str]:
+        seconds = min(max(int(arguments["seconds"]), 1), builtin.LONGEST_HOLD_S)
+        await self.voice.spoken(_LAST_WORDS_S)
+        self._send_away()
+        self._timeline.add("hold", seconds=seconds)
+        try:
+            await self._legs.hold("music", self._settings.hold_music)
+            await asyncio.sleep(seconds)
+        finally:
+            await asyncio.shield(self._take_back())
+            self._timeline.add("unhold")
+        return {"ok": "the caller is back"}
+
+    async def _send_dtmf(self, arguments: Mapping[str, str]) -> None:
+        await self._legs.send_dtmf(arguments["digits"])
+
+    async def _collect(self, arguments: Mapping[str, str]) -> dict[str, str]:
+        secret = arguments.get("secret") == "yes"
+        length = min(max(int(arguments.get("length", "0")), 0), 32)
+        field = Field(arguments["name"], "digits", length=length, secret=secret)
+        self._digits = asyncio.get_running_loop().create_future()
+        self.conversation.want(field)
+        try:
+            async with asyncio.timeout(_DIGITS_S):
+                keyed = await self._digits
+        except TimeoutError:
+            raise ToolError(f"the caller has keyed in nothing within {_DIGITS_S:g} s") from None
+        finally:
+            self._digits = None
+            self.conversation.want(None)
+        if secret:
+            return {"ok": f"{keyed.name} was keyed in; nobody may read it"}
+        return {keyed.name: keyed.shown}
+
+    async def _note(self, arguments: Mapping[str, str]) -> None:
+        self.notes.notes.append(arguments["text"])
+        self._noted(self.notes)
+
+    async def _call_back(self, arguments: Mapping[str, str]) -> dict[str, str]:
+        try:
+            when = datetime.fromisoformat(arguments["when"]).replace(tzinfo=None)
+        except ValueError:
+            raise ToolError("when must be a date and time as YYYY-MM-DD HH:MM") from None
+        if when <= self._now():
+            raise ToolError(f"{arguments['when']} is over; now it is {self._now():%Y-%m-%d %H:%M}")
+        number = arguments.get("number", self._channel.caller.number)
+        if not number:
+            raise ToolError("the caller's number is withheld: ask for the number to call")
+        about = f", about {arguments['about']}" if "about" in arguments else ""
+        self.notes.call_back = f"{when:%Y-%m-%d %H:%M} {number}{about}"
+        self._noted(self.notes)
+        return {"ok": "noted"}
+
+
+_ACTIONS: Final[dict[str, Callable[[Actions, Mapping[str, str]], Any]]] = {
+    builtin.END: Actions._end_call,
+    builtin.TRANSFER: Actions._transfer,
+    builtin.HOLD: Actions._hold,
+    builtin.SEND_DTMF: Actions._send_dtmf,
+    builtin.COLLECT: Actions._collect,
+    builtin.NOTE: Actions._note,
+    builtin.CALL_BACK: Actions._call_back,
+}

@@ -1,0 +1,1 @@
+"""What the AI can do besides talking."""

@@ -1,0 +1,54 @@
+"""Every tool that the calls of one service may use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import aiohttp
+
+from arivox.conversation.endpoint import Endpoint
+from arivox.conversation.tools import python
+from arivox.conversation.tools.builtin import FINDS
+from arivox.conversation.tools.calendar import Calendar
+from arivox.conversation.tools.http import of_endpoint
+from arivox.conversation.tools.tool import OwnTool
+from arivox.errors import SettingsError
+
+
+class ToolBox:
+    """The package's own calendar, and the functions of TOOLS_FILE."""
+
+    def __init__(self, tools_file: Path | None, calendar: Calendar) -> None:
+        """Load the tools. Raises SettingsError."""
+        own = python.load_file(tools_file) if tools_file is not None else {}
+        for name in own:
+            if name in FINDS:
+                raise SettingsError("TOOLS_FILE", f"{name!r} is the name of a tool of Arivox: choose another")
+        self._own = {**calendar.tools(), **own}
+        self._client: aiohttp.ClientSession | None = None
+
+    @property
+    def finds(self) -> dict[str, Sequence[str]]:
+        """Return the names of the tools, and of what each may find out."""
+        return {**FINDS, **{name: tool.finds for name, tool in self._own.items()}}
+
+    def with_endpoints(self, endpoints: Mapping[str, Endpoint]) -> dict[str, OwnTool]:
+        """Return the tools by name, with those of a prompts file."""
+        return self._own | {name: of_endpoint(one, self._http) for name, one in endpoints.items()}
+
+    async def close(self) -> None:
+        """Close what is open."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._client is None:
+            self._client = aiohttp.ClientSession()
+        return self._client
+
+
+def package_finds() -> dict[str, Sequence[str]]:
+    """Return the tools of the package itself, and what each may find out."""
+    return ToolBox(None, Calendar(":memory:")).finds

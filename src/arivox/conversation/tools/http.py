@@ -1,0 +1,97 @@
+"""HTTP endpoints of the prompts file as tools."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+import structlog
+
+from arivox.conversation.endpoint import Endpoint, expand
+from arivox.conversation.field import parameters, read_all
+from arivox.conversation.tools.tool import OwnTool
+from arivox.tools import CallInfo, ToolError
+
+log = structlog.get_logger()
+
+_LONGEST: Final = 65536
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+_BODIES: Final = ("POST", "PUT", "PATCH")
+
+
+def of_endpoint(endpoint: Endpoint, client: Callable[[], aiohttp.ClientSession]) -> OwnTool:
+    """Return the tool of an endpoint; ``client`` returns the HTTP client of the service."""
+
+    def read(values: Mapping[str, Any]) -> dict[str, str]:
+        return read_all(endpoint.parameters, values)
+
+    async def work(call: CallInfo, values: dict[str, str]) -> Any:
+        return await _ask(endpoint, client(), {**call.known, **call.secrets, **values}, values)
+
+    return OwnTool(
+        endpoint.name,
+        endpoint.description,
+        parameters(endpoint.parameters),
+        read,
+        work,
+        endpoint.timeout_s,
+        endpoint.say,
+    )
+
+
+async def _ask(
+    endpoint: Endpoint, client: aiohttp.ClientSession, values: Mapping[str, str], given: Mapping[str, str]
+) -> Any:
+    def put(text: str, *, in_url: bool = False) -> str:
+        def value(found: re.Match[str]) -> str:
+            if found[1] not in values:
+                raise ToolError(f"{found[1]} is not known yet")
+            return quote(values[found[1]], safe="") if in_url else values[found[1]]
+
+        return _PLACEHOLDER.sub(value, text)
+
+    body: Any = None
+    if endpoint.body is not None:
+        body = {name: put(text) for name, text in endpoint.body.items()}
+    elif endpoint.method in _BODIES:
+        body = dict(given)
+    try:
+        async with client.request(
+            endpoint.method,
+            # First the arguments: what the caller says must not name an environment variable.
+            expand(_keep_environment(endpoint.url, put)),
+            params={name: put(text) for name, text in endpoint.query.items()} or None,
+            headers={name: expand(text) for name, text in endpoint.headers.items()},
+            json=body,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s),
+        ) as answer:
+            data = b""
+            async for piece in answer.content.iter_chunked(_LONGEST):
+                data += piece
+                if len(data) > _LONGEST:
+                    raise ToolError(f"the service's answer is longer than {_LONGEST} bytes")
+            status = answer.status
+    except TimeoutError:
+        raise  # the runner tells it, as of every tool
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        # The error's text may hold the URL, and that a key.
+        log.warning("an HTTP tool failed", tool=endpoint.name, error=type(error).__name__)
+        raise ToolError("the service cannot be reached") from error
+    if status >= 300:
+        log.warning("an HTTP tool was refused", tool=endpoint.name, status=status)
+        raise ToolError(f"the service answered HTTP {status}: {data[:500].decode(errors='replace')}".strip())
+    try:
+        return msgspec.json.decode(data) if data.strip() else None
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return data.decode(errors="replace")
+
+
+def _keep_environment(url: str, put: Callable[..., str]) -> str:
+    """Fill in arguments between the ``${NAME}`` of a URL, and leave those."""
+    parts = re.split(r"(\$\{\w+\})", url)
+    return "".join(part if part.startswith("${") else put(part, in_url=True) for part in parts)

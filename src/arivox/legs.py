@@ -1,0 +1,152 @@
+"""What can be done with the legs of one call: hold the caller, dial somebody else, let them hear each other.
+
+The caller and the AI's media channel are in one bridge. Who is on hold is taken out of it, so that neither
+hears the other; who is dialled comes into it once the caller has left it, or with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal
+
+import structlog
+
+from arivox.asterisk.client import AriClient
+from arivox.asterisk.messages import Channel
+from arivox.destination import Destination
+from arivox.errors import ArivoxError, AsteriskError, ChannelGoneError
+
+log = structlog.get_logger()
+
+Answer = Literal["answered", "busy", "no_answer", "failed"]
+Sound = Literal["music", "ringing"]
+
+_BUSY: Final = frozenset({17})
+_NO_ANSWER: Final = frozenset({0, 16, 18, 19, 20, 21, 31, 102})
+_MARGIN_S: Final = 3.0  # Asterisk itself gives up after the time to ring
+
+
+class Legs:
+    """The legs of one call. Every verb raises AsteriskError, but those that clean up."""
+
+    def __init__(
+        self,
+        ari: AriClient,
+        channel: Channel,
+        call_id: str,
+        expect_channel: Callable[[str], asyncio.Future[Channel]],
+    ) -> None:
+        self.bridge_id = f"arivox-{call_id}"
+        self.media_id = f"arivox-{call_id}-media"
+        self.on_hold = False
+        self._ari = ari
+        self._channel = channel
+        self._expect_channel = expect_channel
+        self._dialled = 0
+        self._out = ""  # the channel of the party that was dialled
+        self._out_gone: asyncio.Future[int] | None = None
+        self._ringing = ""  # the playback that the caller hears
+
+    @property
+    def out_id(self) -> str:
+        """Return the channel of the party that was dialled; empty when there is none."""
+        return self._out
+
+    async def hold(self, sound: Sound, music: str) -> None:
+        """Take the caller out of the bridge, and let them hear something meanwhile."""
+        if self.on_hold:
+            return
+        await self._ari.remove_from_bridge(self.bridge_id, self._channel.id)
+        self.on_hold = True
+        if sound == "music":
+            await self._ari.start_music(self._channel.id, music)
+        else:
+            self._ringing = (await self._ari.play(self._channel.id, "tone:ring")).id
+
+    async def unhold(self) -> None:
+        """Bring the caller back into the bridge."""
+        if not self.on_hold:
+            return
+        if self._ringing:
+            ringing, self._ringing = self._ringing, ""
+            await self._gone_is_fine(self._ari.stop_playback(ringing))
+        else:
+            await self._gone_is_fine(self._ari.stop_music(self._channel.id))
+        await self._ari.add_to_bridge(self.bridge_id, self._channel.id)
+        self.on_hold = False
+
+    async def dial(self, destination: Destination, number: str, caller_id: str, ring_s: float) -> Answer:
+        """Dial, and return how it was answered. An answered party waits in no bridge."""
+        self._dialled += 1
+        out = f"arivox-{self.bridge_id.removeprefix('arivox-')}-out{self._dialled}"
+        entered = self._expect_channel(out)
+        gone: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._out, self._out_gone = out, gone
+        try:
+            await self._ari.originate(
+                out,
+                destination.dial_string(number),
+                caller_id=caller_id,
+                originator=self._channel.id,
+                timeout_s=ring_s,
+            )
+            async with asyncio.timeout(ring_s + _MARGIN_S):
+                await asyncio.wait((entered, gone), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            await self.drop()
+            return "no_answer"
+        except AsteriskError as error:
+            self._out = ""
+            entered.cancel()
+            log.warning("could not dial", destination=destination.name, error=str(error))
+            return "failed"
+        if not gone.done():
+            return "answered"
+        self._out = ""
+        entered.cancel()
+        cause = gone.result()
+        log.info("nobody answered", destination=destination.name, cause=cause)
+        return "busy" if cause in _BUSY else "no_answer" if cause in _NO_ANSWER else "failed"
+
+    def leg_gone(self, channel_id: str, cause: int) -> None:
+        """Hear that a channel of ours left Asterisk."""
+        if channel_id == self._out and self._out_gone is not None and not self._out_gone.done():
+            self._out_gone.set_result(cause)
+
+    @property
+    def out_gone(self) -> bool:
+        """Return whether the party that was dialled has hung up."""
+        return self._out_gone is not None and self._out_gone.done()
+
+    async def whisper(self) -> None:
+        """Let the party that was dialled and the AI hear each other; the caller is on hold."""
+        await self._ari.add_to_bridge(self.bridge_id, self._out)
+
+    async def connect(self) -> None:
+        """Let caller and dialled party hear each other, and not the AI."""
+        await self._gone_is_fine(self._ari.remove_from_bridge(self.bridge_id, self.media_id))
+        await self._ari.add_to_bridge(self.bridge_id, self._out)
+        await self.unhold()
+
+    async def drop(self) -> None:
+        """Hang up who was dialled, if anybody."""
+        out, self._out = self._out, ""
+        if not out:
+            return
+        try:
+            await self._ari.hang_up(out)
+        except ChannelGoneError:
+            pass  # they have hung up
+        except ArivoxError as error:
+            log.warning("could not hang the dialled party up", channel=out, error=str(error))
+
+    async def send_dtmf(self, digits: str) -> None:
+        """Press keys towards the caller's side."""
+        await self._ari.send_dtmf(self._channel.id, digits)
+
+    async def _gone_is_fine(self, request: Awaitable[None]) -> None:
+        try:
+            await request
+        except ChannelGoneError:
+            pass  # it ended by itself
