@@ -120,6 +120,29 @@ class Monologue(Speaker):
         self.session.timers.at(again, lambda then: self.wanted(response, then))
 
 
+class Counter(Speaker):
+    """Gives numbered answers of ``seconds``, one after another: "Answer 1", "Answer 2". Notes ``answer``."""
+
+    _REST_S = 0.3
+
+    def __init__(self, note: TakeNote, seconds: float) -> None:
+        super().__init__(note)
+        self._seconds = seconds
+        self._count = 0
+
+    def wanted(self, response: Answer, now: float) -> None:
+        """Give the next answer, and plan the one after it."""
+        self._count += 1
+        self._note("answer", now, self._count)
+        tone = sound.tone(response.audio_format, self._seconds * 1000, 450.0)
+        response.say(tone, f"Answer {self._count}", now, speed=4.0)
+        response.end(now)
+        self.session.timers.at(now + self._seconds + self._REST_S, self._again)
+
+    def _again(self, now: float) -> None:
+        self.wanted(self.session.create_response(), now)
+
+
 class Greeter(Speaker):
     """Greets at once, then gives ``answers`` short answers out of silence, each with a pitch of its own."""
 
@@ -202,7 +225,7 @@ class Reader(Speaker):
 
 Option = float | int | bool
 
-BEHAVIOURS: Final = {cls.__name__: cls for cls in (Repeater, Monologue, Greeter, Reader)}
+BEHAVIOURS: Final = {cls.__name__: cls for cls in (Repeater, Monologue, Counter, Greeter, Reader)}
 
 
 def make(name: str, note: TakeNote, options: dict[str, Option]) -> Behaviour:

@@ -1,10 +1,11 @@
-"""What every scenario stands on: Asterisk, the service, the AI, and phones that call."""
+"""What every scenario stands on: Asterisk, the service, the AI, the store, and phones that call."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import random
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from arivox.testing import ports
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.pacer import Pacer
 from arivox.testing.phone import SipPhone
+from arivox.testing.redis_server import RedisServer
 from bench import process
 from bench.ai import Ai
 from bench.errors import BenchError
@@ -46,6 +48,7 @@ class Testbed:
     def __init__(self, plan: Plan, directory: Path) -> None:
         self.asterisk = AsteriskInstance()
         self.ai = Ai(directory / "ai.log")
+        self.store: RedisServer
         self.service: ServiceProcess
         self.dialled = 0
         """Calls made to the agent so far."""
@@ -75,6 +78,10 @@ class Testbed:
             await starting  # a thread cannot be cancelled, and a half-started Asterisk not be stopped
             raise
         await self._stack.enter_async_context(self.ai)
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="arivox-bench-")))
+        self.store = RedisServer(folder)
+        await asyncio.to_thread(self.store.start)
+        self._stack.callback(self.store.kill)
         most = 2 * self._plan.calls + 4
         first, last = ports.free_udp_range(4 * most)
         settings = {
@@ -82,6 +89,7 @@ class Testbed:
             "ARI_USERNAME": self.asterisk.ari_user,
             "ARI_PASSWORD": self.asterisk.ari_password,
             **self.ai.urls,
+            "MEMORY_URL": self.store.url,
             "OPENAI_API_KEY": "none-needed",
             "GEMINI_API_KEY": "none-needed",
             "MAX_CALLS": str(most),

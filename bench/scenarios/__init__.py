@@ -15,6 +15,7 @@ from bench.scenarios import (
     providers,
     resampling,
     round_trip,
+    store_down,
     talking,
 )
 from bench.testbed import Plan, Testbed
@@ -29,6 +30,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "burst_answer": burst_answer.measure,
     "barge_in": barge_in.measure,
     "providers": providers.measure,
+    "store_down": store_down.measure,
     "resampling": resampling.measure,
     "leftovers": leftovers.measure,
 }
