@@ -220,6 +220,12 @@ def test_caller_who_is_not_understood_is_asked_again_and_then_led_aside() -> Non
     assert effects[2] == Entered("account", "person", "tries")
 
 
+def test_tries_may_lead_past_fallback() -> None:
+    states = dict(flow_of("a", "b", FALLBACK, ERROR_HANDLER).states)
+    states["a"] = State("a", "A", exits=(Exit("b"),), tries=1, no_match_to=ERROR_HANDLER)
+    assert step(Flow(states), Position("a"), NotUnderstood())[0].state == ERROR_HANDLER
+
+
 def test_condition_decides_the_way() -> None:
     position = Position("order", {"account": "1234"})
     refused, (told,) = step(RICH, position, Move("dear", {"size": "small"}))

@@ -13,7 +13,8 @@ import typer
 from arivox.cli.common import ConfigFile, EnvFile, load_settings
 from arivox.conversation import prompts
 from arivox.conversation.check import faults
-from arivox.conversation.diagram import mermaid, svg
+from arivox.conversation.diagram.mermaid import mermaid
+from arivox.conversation.diagram.picture import svg
 from arivox.conversation.promptsjs import convert as convert_script
 from arivox.conversation.schema import schema as prompts_schema
 from arivox.conversation.tools.box import ToolBox

@@ -373,7 +373,12 @@ def _mistaken(flow: Flow, position: Position, told: Refused | Again, now: float)
     to = state.no_match_to
     if to not in ASIDES and to in flow.states:
         return _go(flow, position, to, "tries", now, (told,))
-    return _aside(flow, position, ASIDES, told, "tries", now)
+    return _aside(flow, position, _from(to), told, "tries", now)
+
+
+def _from(aside: str) -> Sequence[str]:
+    """Return an aside and those further aside."""
+    return ASIDES[ASIDES.index(aside) :] if aside in ASIDES else ASIDES
 
 
 def _aside(
@@ -433,7 +438,7 @@ def _silent(flow: Flow, position: Position, now: float) -> Result:
         return replace(position, silences=position.silences + 1), (Again(silence.say),)
     if silence.to not in ASIDES:
         return _go(flow, position, silence.to, "silence", now)
-    return _aside(flow, position, ASIDES[ASIDES.index(silence.to) :], Again(silence.say), "silence", now)
+    return _aside(flow, position, _from(silence.to), Again(silence.say), "silence", now)
 
 
 def _tick(flow: Flow, position: Position, now: float) -> Result:

@@ -253,7 +253,8 @@ class PromptsFile:
     def _collect(self, node: yaml.Node) -> tuple[Field, ...]:
         """Read fields: a list of names, or a mapping of names to what they are."""
         if isinstance(node, yaml.SequenceNode):
-            return tuple(Field(self._text(item, "the name of a field")) for item in node.value)
+            named = [(item, self._text(item, "the name of a field")) for item in node.value]
+            return tuple(Field(name) for item, name in named if self._field_name(item, name))
         return tuple(self._fields(node).values())
 
     def _fields(self, node: yaml.Node) -> dict[str, Field]:
@@ -268,6 +269,12 @@ class PromptsFile:
             else:
                 fields[name] = self._field(name, value)
         return fields
+
+    def _field_name(self, node: yaml.Node, name: str) -> bool:
+        if name and (not _NAME.match(name) or name == "state"):
+            self.fault(node, f"{name!r} cannot be the name of a field: letters, digits, _; and not state")
+            return False
+        return bool(name)
 
     def _field(self, name: str, node: yaml.Node) -> Field:
         pairs = self._pairs(node, _FIELD, "in a field")

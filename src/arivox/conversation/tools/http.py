@@ -10,6 +10,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 import structlog
+from yarl import URL
 
 from arivox.conversation.endpoint import Endpoint, expand
 from arivox.conversation.field import parameters, read_all
@@ -20,6 +21,7 @@ log = structlog.get_logger()
 
 _LONGEST: Final = 65536
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+_VARIABLE: Final = re.compile(r"(\$\{\w+\})")
 _BODIES: Final = ("POST", "PUT", "PATCH")
 
 
@@ -62,9 +64,7 @@ async def _ask(
     try:
         async with client.request(
             endpoint.method,
-            # First the arguments: what the caller says must not name an environment variable.
-            expand(_keep_environment(endpoint.url, put)),
-            params={name: put(text) for name, text in endpoint.query.items()} or None,
+            _address(endpoint, put),
             headers={name: expand(text) for name, text in endpoint.headers.items()},
             json=body,
             allow_redirects=False,
@@ -91,7 +91,8 @@ async def _ask(
         return data.decode(errors="replace")
 
 
-def _keep_environment(url: str, put: Callable[..., str]) -> str:
-    """Fill in arguments between the ``${NAME}`` of a URL, and leave those."""
-    parts = re.split(r"(\$\{\w+\})", url)
-    return "".join(part if part.startswith("${") else put(part, in_url=True) for part in parts)
+def _address(endpoint: Endpoint, put: Callable[..., str]) -> URL:
+    # Between the variables of the environment: what the caller says must not name one.
+    parts = _VARIABLE.split(endpoint.url)
+    text = "".join(expand(part) if _VARIABLE.match(part) else put(part, in_url=True) for part in parts)
+    return URL(text, encoded=True).update_query({name: put(text) for name, text in endpoint.query.items()})

@@ -1,0 +1,1 @@
+"""The flow of a conversation as a diagram. Pure."""

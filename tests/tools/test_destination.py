@@ -1,0 +1,75 @@
+"""Where calls may be transferred to: what the setting takes, and what an AI cannot get out of it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arivox.destination import Destination, parse
+from arivox.errors import SettingsError
+from arivox.settings import Settings
+
+
+def one(target: str) -> Destination:
+    return parse("TRANSFER_TO", f"x={target}")["x"]
+
+
+def test_kinds_of_targets() -> None:
+    found = parse("TRANSFER_TO", " a = PJSIP/200, b=300@from-internal,c=goto:s@queues, d=_NXX@out ,")
+    assert list(found) == ["a", "b", "c", "d"]
+    assert found["a"].dial_string(found["a"].number("")) == "PJSIP/200"
+    assert found["b"].dial_string(found["b"].number("999")) == "Local/300@from-internal"
+    assert (found["c"].goto, found["c"].exten, found["c"].context) == (True, "s", "queues")
+    assert found["d"].dial_string(found["d"].number("2 34")) == "Local/234@out"
+    assert [name for name, to in found.items() if to.takes_number] == ["d"]
+    assert parse("TRANSFER_TO", "") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("200", "'200' is not name=target"),
+        ("a b=PJSIP/200", "is not name=target"),
+        ("=PJSIP/200", "is not name=target"),
+        ("a=", "'' is not a target"),
+        ("a=200", "'200' is not a target"),
+        ("a=PJSIP/1,a=PJSIP/2", "'a' stands there twice"),
+    ],
+)
+def test_wrong_setting_is_named(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem) as caught:
+        Settings(transfer_to=text)
+    assert caught.value.setting == "TRANSFER_TO"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "not_"),
+    [
+        ("_2XX", ["200", "299"], ["20", "2000", "300", "2a0"]),
+        ("_ZN[15-7].", ["1211", "9273"], ["0211", "1111", "123", "1230"]),
+        ("_9!", ["9", "912"], ["8"]),
+        ("_+49X.", ["+4930"], ["4930", "+49"]),
+    ],
+)
+def test_number_must_match_the_pattern(pattern: str, fits: list[str], not_: list[str]) -> None:
+    destination = one(f"{pattern}@out")
+    assert [destination.number(number) for number in fits] == fits
+    for number in not_:
+        with pytest.raises(ValueError, match="is not allowed for x"):
+            destination.number(number)
+
+
+@given(st.text(max_size=20))
+def test_number_of_an_ai_is_never_more_than_a_number(text: str) -> None:
+    try:
+        number = one("_.@out").number(text)
+    except ValueError:
+        return
+    assert set(number) <= set("0123456789*#+")
+
+
+@pytest.mark.parametrize("number", ["1@evil", "1&PJSIP/2", "1,,G", "1/n", "1\n2x", "١٢", "s"])
+def test_number_cannot_become_part_of_a_dial_string(number: str) -> None:
+    with pytest.raises(ValueError, match="is not allowed"):
+        one("_.@out").number(number)
