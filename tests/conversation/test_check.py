@@ -130,6 +130,7 @@ FLOW = """common:
             "the condition is about 'shape', which no state asks for",
         ),
         ("gemini: {states: {c: {collect: {state: x}}}}", "'state' cannot be the name of a field"),
+        ("gemini: {states: {c: {collect: [a b]}}}", "'a b' cannot be the name of a field"),
         (
             "gemini: {states: {c: {collect: {x: {type: int}}}}}",
             "'int' is not a type; there are text, integer",

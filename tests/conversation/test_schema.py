@@ -33,7 +33,7 @@ common:
     a: "Say {call.id}."
     b:
       prompt: 5
-      collect: [size, 7]
+      collect: [size, seven]
       next: [c, {state: a, when: {size: [1, big], agreed: true}, anyway: yes}]
       tools: []
       no_match: {}

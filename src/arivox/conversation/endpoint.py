@@ -39,11 +39,15 @@ class Endpoint:
     say: str = ""
     """What the caller hears before it is asked."""
 
+    @property
+    def variables(self) -> list[str]:
+        """Return the names of the environment variables it needs."""
+        texts = (self.url, *self.headers.values())
+        return list(dict.fromkeys(name for text in texts for name in ENVIRONMENT.findall(text)))
+
     def unset(self) -> list[str]:
         """Return the environment variables it needs that are not set."""
-        texts = (self.url, *self.headers.values())
-        names = dict.fromkeys(name for text in texts for name in ENVIRONMENT.findall(text))
-        return [name for name in names if not os.environ.get(name)]
+        return [name for name in self.variables if not os.environ.get(name)]
 
 
 def expand(text: str) -> str:

@@ -6,6 +6,7 @@ as 14:30, yes or no.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Field:
         """Return a value as it is kept. Raises ValueError, which says what is wrong with it."""
         text = _YES_NO[value] if isinstance(value, bool) else value
         if isinstance(text, int | float):
-            text = f"{text:g}" if isinstance(text, float) else str(text)
+            text = _plain(text)
         if not isinstance(text, str):
             raise ValueError(f"{self.name} must be {self.expected}")  # noqa: TRY004 - it comes from a model
         text = " ".join(text.split())
@@ -129,9 +130,14 @@ def _yes_no(text: str) -> str:
 
 def _number(text: str) -> str:
     number = float(text)
-    if number in (float("inf"), float("-inf")) or number != number:
+    if not math.isfinite(number):
         raise ValueError(text)
-    return f"{number:.12g}"
+    return _plain(number)
+
+
+def _plain(number: float) -> str:
+    # Nothing is rounded: it may be a price, or a telephone number that a model wrote as a number.
+    return repr(number).removesuffix(".0")
 
 
 def _shown(one: Field, text: str) -> str:

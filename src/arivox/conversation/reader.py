@@ -260,11 +260,9 @@ class PromptsFile:
     def _fields(self, node: yaml.Node) -> dict[str, Field]:
         fields = {}
         for name, (key, value) in self._pairs(node, None, "").items():
-            if not _NAME.match(name) or name == "state":
-                self.fault(
-                    key, f"{name!r} cannot be the name of a field: letters, digits and _; and not state"
-                )
-            elif isinstance(value, yaml.ScalarNode):
+            if not self._field_name(key, name):
+                continue
+            if isinstance(value, yaml.ScalarNode):
                 fields[name] = Field(name, description=value.value.strip())
             else:
                 fields[name] = self._field(name, value)

@@ -18,6 +18,7 @@ Schema = dict[str, Any]
 _NAME: Final = r"^[A-Za-z_][0-9A-Za-z_\u0080-\uffff]{0,63}$"
 _SCALAR: Final = ["string", "number", "boolean"]
 """What is meant as text may look like a number, or like yes or no."""
+_FIELD_NAME: Final[Schema] = {"pattern": _NAME, "not": {"const": "state"}}
 _EMPTY: Final[Schema] = {"type": [*_SCALAR, "null"]}
 """Text that may be missing."""
 
@@ -118,7 +119,7 @@ def _definitions() -> Schema:
         },
         "fields": {
             "type": "object",
-            "propertyNames": {"pattern": _NAME, "not": {"const": "state"}},
+            "propertyNames": _FIELD_NAME,
             "additionalProperties": _ref("field"),
         },
         "field": {
@@ -176,7 +177,14 @@ def _state() -> Schema:
         "prompt": _text("What the AI says or does in the state; {name} stands for what is known."),
         "collect": {
             "description": "What the state asks the caller for.",
-            "anyOf": [_said(_texts(), "The names of what is asked for."), _ref("fields")],
+            "anyOf": [
+                {
+                    "description": "The names of what is asked for.",
+                    "type": "array",
+                    "items": {"type": "string", **_FIELD_NAME},
+                },
+                _ref("fields"),
+            ],
         },
         "next": {
             "description": "The states that may follow, the normal way first; else the next in the file.",
