@@ -10,7 +10,8 @@ from arivox.errors import SettingsError
 
 _NAME: Final = re.compile(r"[A-Za-z][\w-]*$")
 _DIALLED: Final = re.compile(r"[A-Za-z]\w*/\S+$")
-_EXTEN: Final = re.compile(r"(?P<goto>goto:)?(?P<exten>_?[\w*#+.!\[\]-]+)@(?P<context>[\w-]+)$")
+_PATTERN: Final = r"_(?:[XZNxzn0-9*#+]|\[(?:[0-9*#+](?:-[0-9])?)+\])*[.!]?"
+_EXTEN: Final = re.compile(rf"(?P<goto>goto:)?(?P<exten>{_PATTERN}|(?!_)[\w*#+.-]+)@(?P<context>[\w-]+)$")
 _CLASSES: Final = {"X": "[0-9]", "Z": "[1-9]", "N": "[2-9]", ".": ".+", "!": ".*"}
 _NUMBER: Final = re.compile(r"[0-9*#+]{1,32}$")
 
@@ -71,7 +72,7 @@ def parse(setting: str, text: str) -> dict[str, Destination]:
             raise SettingsError(setting, f"{name!r} stands there twice")
         if _DIALLED.match(target):
             found[name] = Destination(name, target)
-        elif dialplan is not None:
+        elif dialplan is not None and _works(dialplan["exten"]):
             found[name] = Destination(
                 name,
                 exten=dialplan["exten"],
@@ -85,6 +86,13 @@ def parse(setting: str, text: str) -> dict[str, Destination]:
                 "There are TECHNOLOGY/RESOURCE, EXTENSION@CONTEXT and goto:EXTENSION@CONTEXT.",
             )
     return found
+
+
+def _works(exten: str) -> bool:
+    try:
+        return exten != "_" and re.compile(_regex(exten.removeprefix("_"))) is not None
+    except re.error:
+        return False  # a class that runs backwards
 
 
 def _regex(pattern: str) -> str:

@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 _LONGEST: Final = 16_000
 """Characters of a result that an AI is told."""
+_CLOSE_S: Final = 15.0
+"""Longer than an action takes to bring the caller back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,7 @@ class ToolRunner:
         self._timeline = timeline
         self._act = act
         self._info = info
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._counted = 0
+        self._tasks: dict[asyncio.Task[None], str] = {}
 
     @property
     def running(self) -> int:
@@ -58,24 +59,25 @@ class ToolRunner:
 
     def start(self, works: Sequence[Work], done: Callable[[list[Result]], None], call_id: str = "") -> None:
         """Run tools one after another, until one fails; ``done`` is told what came of them."""
-        self._counted += 1
-        key = call_id or f"flow-{self._counted}"
-        task = asyncio.get_running_loop().create_task(self._run(works, done), name=f"tool {key}")
-        self._tasks[key] = task
-        task.add_done_callback(lambda ended: self._ended(key, ended))
+        name = f"tool {', '.join(work.name for work in works)}"
+        task = asyncio.get_running_loop().create_task(self._run(works, done), name=name)
+        self._tasks[task] = call_id
+        task.add_done_callback(self._ended)
 
     def cancel(self, call_id: str) -> bool:
         """Stop the tools of a call of the AI; return whether there were any."""
-        task = self._tasks.get(call_id)
-        return task is not None and task.cancel()
+        tasks = [task for task, key in self._tasks.items() if call_id and key == call_id]
+        return any([task.cancel() for task in tasks])
 
     async def close(self) -> None:
-        """Stop all tools, and wait until they have stopped."""
-        tasks = list(self._tasks.values())
+        """Stop all tools, and wait until they have stopped, but not for one that will not."""
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            _, stubborn = await asyncio.wait(tasks, timeout=_CLOSE_S)
+            for task in stubborn:
+                log.error("cannot be stopped", task=task.get_name())
 
     async def _run(self, works: Sequence[Work], done: Callable[[list[Result]], None]) -> None:
         results: list[Result] = []
@@ -104,9 +106,9 @@ class ToolRunner:
 
     async def _result(self, work: Work, learned: dict[str, str]) -> Result:
         own = work.own
-        info = self._info()
-        info.known = {**info.known, **learned}
         try:
+            info = self._info()
+            info.known = {**info.known, **learned}
             if own is None:
                 value = await self._act(work.name, work.arguments)
                 if isinstance(value, Continued):
@@ -115,6 +117,7 @@ class ToolRunner:
                 async with asyncio.timeout(own.timeout_s):
                     value = await own.work(info, work.arguments)
             output = _json({"ok": True} if value is None else value)
+            result = Result(output, learned={name: str(value) for name, value in info.learned.items()})
         except ToolError as error:
             return _failed(str(error) or "it failed")
         except TimeoutError:
@@ -126,15 +129,16 @@ class ToolRunner:
         if len(output) > _LONGEST:
             log.warning("a tool's result is too long for an AI", tool=work.name, characters=len(output))
             return _failed(f"its result is longer than {_LONGEST} characters")
-        return Result(output, learned={name: str(value) for name, value in info.learned.items()})
+        return result
 
-    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(key, None)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("what a tool led to failed by a bug of ours", exc_info=error)
 
 
 def _failed(problem: str) -> Result:
+    problem = problem[:_LONGEST].encode(errors="replace").decode()
     return Result(_json({"error": problem}), problem)
 
 

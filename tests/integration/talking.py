@@ -27,4 +27,4 @@ class Tone:
     rate = 8000
 
     def say(self, text: str) -> Pcm:
-        return np.concatenate([signal.tone(313, 0.5), np.zeros(2000, np.int16)])
+        return np.concatenate([signal.tone(313, 0.5), np.zeros(400, np.int16)])

@@ -248,6 +248,60 @@ async def test_attended_transfer_whispers_the_summary_and_then_connects(
         await talk(phone, peer)
 
 
+@pytest.mark.parametrize("provider", ["gemini", "openai-live"])
+async def test_attended_transfer_with_the_other_ais(
+    asterisk: AsteriskInstance, flow: dict[str, Any], provider: str
+) -> None:
+    """The AI asks for it by its own kind of tool call, and is told of the colleague by its result."""
+    async with Rig(asterisk, Script, ai_service_provider=provider, **flow) as rig, second_phone(rig) as peer:
+        phone = await rig.dial()
+        stage = await rig.stage()
+        await stage.wanted()
+        await stage.say("Hello.", speed=1)
+        await phone.wait_heard()
+        await phone.wait_silence(900)
+        await stage.speech_started()
+        await stage.speech_stopped("Somebody, please.")
+        await stage.call("transfer_call", {"destination": "peer", "summary": "It is about a toothache."})
+        await peer.wait_state("up")
+        await until(lambda: bool(rig.timelines[0].find("tool")), "the result of the tool")
+        assert "It is about a toothache." in str(rig.timelines[0].find("tool")[0].data["output"])
+        await stage.wanted()
+        whispered = time.monotonic()
+        tone = sound.tone(stage.session.output_format, 1000, 1013)
+        await stage.say(tone, speed=1, wait=False)
+        await peer.wait_heard(after=whispered)
+        assert await rig.ended() == "transferred"
+        assert signal.tone_level_db(peer.heard_between(whispered, time.monotonic()).pcm, 1013) > -25
+        assert heard_level(phone, 1013, whispered) < -50
+        await talk(phone, peer)
+
+
+@pytest.mark.parametrize("provider", ["gemini", "openai-live"])
+async def test_busy_line_gives_the_caller_back_to_the_other_ais(
+    asterisk: AsteriskInstance, flow: dict[str, Any], provider: str
+) -> None:
+    async with (
+        Rig(asterisk, Script, ai_service_provider=provider, **flow) as rig,
+        second_phone(rig, phones.BUSY),
+    ):
+        phone = await rig.dial()
+        stage = await rig.stage()
+        await stage.wanted()
+        await stage.say("Hello.", speed=1)
+        await phone.wait_heard()
+        await phone.wait_silence(900)
+        await stage.speech_started()
+        await stage.speech_stopped("Somebody, please.")
+        await stage.call("transfer_call", {"destination": "peer"})
+        await until(lambda: bool(rig.timelines[0].find("tool")), "the result of the tool")
+        assert "the line is busy" in str(rig.timelines[0].find("tool")[0].data["output"])
+        await stage.wanted()
+        began = time.monotonic()
+        await stage.say("They are busy.", speed=1, wait=False)
+        await phone.wait_heard(after=began)
+
+
 async def test_colleague_who_hangs_up_in_the_whisper_gives_the_caller_back(
     asterisk: AsteriskInstance, flow: dict[str, Any]
 ) -> None:

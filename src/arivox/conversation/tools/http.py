@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -23,6 +24,7 @@ _LONGEST: Final = 65536
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _VARIABLE: Final = re.compile(r"(\$\{\w+\})")
 _BODIES: Final = ("POST", "PUT", "PATCH")
+_OF_A_URL: Final = "!#$%&'()*+,/:;=?@[]~"
 
 
 def of_endpoint(endpoint: Endpoint, client: Callable[[], aiohttp.ClientSession]) -> OwnTool:
@@ -32,7 +34,7 @@ def of_endpoint(endpoint: Endpoint, client: Callable[[], aiohttp.ClientSession])
         return read_all(endpoint.parameters, values)
 
     async def work(call: CallInfo, values: dict[str, str]) -> Any:
-        return await _ask(endpoint, client(), {**call.known, **call.secrets, **values}, values)
+        return await _ask(endpoint, client(), call, values)
 
     return OwnTool(
         endpoint.name,
@@ -46,25 +48,32 @@ def of_endpoint(endpoint: Endpoint, client: Callable[[], aiohttp.ClientSession])
 
 
 async def _ask(
-    endpoint: Endpoint, client: aiohttp.ClientSession, values: Mapping[str, str], given: Mapping[str, str]
+    endpoint: Endpoint, client: aiohttp.ClientSession, call: CallInfo, given: Mapping[str, str]
 ) -> Any:
+    values = {**call.known, **call.secrets, **given}
+    left_out = {name for name, one in endpoint.parameters.items() if not one.required} - values.keys()
+
     def put(text: str, *, in_url: bool = False) -> str:
         def value(found: re.Match[str]) -> str:
             if found[1] not in values:
                 raise ToolError(f"{found[1]} is not known yet")
-            return quote(values[found[1]], safe="") if in_url else values[found[1]]
+            return _quoted(found[1], values[found[1]]) if in_url else values[found[1]]
 
         return _PLACEHOLDER.sub(value, text)
 
+    def put_all(texts: Mapping[str, str]) -> dict[str, str]:
+        given = {name: text for name, text in texts.items() if left_out.isdisjoint(_PLACEHOLDER.findall(text))}
+        return {name: put(text) for name, text in given.items()}
+
     body: Any = None
     if endpoint.body is not None:
-        body = {name: put(text) for name, text in endpoint.body.items()}
+        body = put_all(endpoint.body)
     elif endpoint.method in _BODIES:
         body = dict(given)
     try:
         async with client.request(
             endpoint.method,
-            _address(endpoint, put),
+            _address(endpoint, put).update_query(put_all(endpoint.query)),
             headers={name: expand(text) for name, text in endpoint.headers.items()},
             json=body,
             allow_redirects=False,
@@ -78,13 +87,14 @@ async def _ask(
             status = answer.status
     except TimeoutError:
         raise  # the runner tells it, as of every tool
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
         # The error's text may hold the URL, and that a key.
         log.warning("an HTTP tool failed", tool=endpoint.name, error=type(error).__name__)
         raise ToolError("the service cannot be reached") from error
     if status >= 300:
         log.warning("an HTTP tool was refused", tool=endpoint.name, status=status)
-        raise ToolError(f"the service answered HTTP {status}: {data[:500].decode(errors='replace')}".strip())
+        told = _without_secrets(data.decode(errors="replace"), endpoint, call)[:500]
+        raise ToolError(f"the service answered HTTP {status}: {told}".strip())
     try:
         return msgspec.json.decode(data) if data.strip() else None
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -95,4 +105,17 @@ def _address(endpoint: Endpoint, put: Callable[..., str]) -> URL:
     # Between the variables of the environment: what the caller says must not name one.
     parts = _VARIABLE.split(endpoint.url)
     text = "".join(expand(part) if _VARIABLE.match(part) else put(part, in_url=True) for part in parts)
-    return URL(text, encoded=True).update_query({name: put(text) for name, text in endpoint.query.items()})
+    return URL(quote(text, safe=_OF_A_URL), encoded=True)
+
+
+def _quoted(name: str, value: str) -> str:
+    if not value.strip("."):
+        raise ToolError(f"{name} cannot be {value!r}")  # in a path it would lead to another one
+    return quote(value, safe="")
+
+
+def _without_secrets(text: str, endpoint: Endpoint, call: CallInfo) -> str:
+    # Error pages like to repeat what was asked.
+    for secret in filter(None, (*call.secrets.values(), *map(os.environ.get, endpoint.variables))):
+        text = text.replace(secret, "***")
+    return text

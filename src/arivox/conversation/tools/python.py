@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
+import re
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import ModuleType, UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from arivox.conversation.tools.tool import OwnTool
 from arivox.errors import SettingsError
 from arivox.tools import MARK, CallInfo, Declaration
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def load_file(path: Path) -> dict[str, OwnTool]:
@@ -29,7 +32,7 @@ def load_file(path: Path) -> dict[str, OwnTool]:
     sys.modules[spec.name] = module  # annotations are looked up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SettingsError("TOOLS_FILE", f"{path} failed: {type(error).__name__}: {error}") from error
     found = of_module(module)
     if not found:
@@ -39,8 +42,16 @@ def load_file(path: Path) -> dict[str, OwnTool]:
 
 def of_module(module: ModuleType) -> dict[str, OwnTool]:
     """Return the tools of a module by name. Raises SettingsError."""
-    marked = [value for value in vars(module).values() if isinstance(getattr(value, MARK, None), Declaration)]
-    return {function.__name__: of_function(function) for function in marked}
+    found: dict[str, OwnTool] = {}
+    # A function may have two names; other objects may do anything when they are asked for an attribute.
+    functions = dict.fromkeys(filter(inspect.isfunction, vars(module).values()))
+    for function in functions:
+        if isinstance(getattr(function, MARK, None), Declaration):
+            one = of_function(function)
+            if one.name in found:
+                raise SettingsError("TOOLS_FILE", f"there are two tools {one.name!r}")
+            found[one.name] = one
+    return found
 
 
 def of_function(function: Callable[..., Any]) -> OwnTool:
@@ -51,6 +62,8 @@ def of_function(function: Callable[..., Any]) -> OwnTool:
     def fault(problem: str) -> SettingsError:
         return SettingsError("TOOLS_FILE", f"tool {name!r} {problem}")
 
+    if not _NAME.fullmatch(name):
+        raise fault("has a name that an AI cannot call: letters of ASCII, digits and _, at most 64")
     description = inspect.cleandoc(function.__doc__ or "").strip()
     if not description:
         raise fault("has no docstring: the AI would not know what it is for")
@@ -83,7 +96,10 @@ def of_function(function: Callable[..., Any]) -> OwnTool:
             fields.append((parameter.name, hint))
         else:
             fields.append((parameter.name, hint, parameter.default))
-    arguments = msgspec.defstruct(name, fields, forbid_unknown_fields=True, kw_only=True)
+    try:
+        arguments = msgspec.defstruct(name, fields, forbid_unknown_fields=True, kw_only=True)
+    except (TypeError, ValueError) as error:
+        raise fault(f"cannot be called: {error}") from error
 
     def read(values: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -95,9 +111,17 @@ def of_function(function: Callable[..., Any]) -> OwnTool:
 
     async def work(call: CallInfo, values: dict[str, Any]) -> Any:
         given = values if takes_call is None else {**values, takes_call: call}
-        if inspect.iscoroutinefunction(function):
-            return await function(**given)
-        return await _in_thread(function, given)
+        try:
+            if inspect.iscoroutinefunction(function):
+                return await function(**given)
+            result = await _in_thread(function, given)
+            return await result if inspect.isawaitable(result) else result
+        except (SystemExit, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            # It must neither end the service nor pass for a tool that was broken off.
+            raise RuntimeError(f"it raised {type(error).__name__}") from error
 
     parameters = {"type": "object", "properties": properties, "required": required}
     return OwnTool(
@@ -111,31 +135,33 @@ async def _in_thread(function: Callable[..., Any], given: Mapping[str, Any]) -> 
     A shared pool would be full as soon as a few tools hang, and the look-up of names with it.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    # With the failure as a result: a future takes no StopIteration.
+    future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
-    def settle(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return  # it was given up
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+    def settle(result: Any, failure: BaseException | None) -> None:
+        if not future.done():  # else it was given up
+            future.set_result((result, failure))
 
     def run() -> None:
         result, failure = None, None
         try:
             result = function(**given)
-        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
             failure = error
         with suppress(RuntimeError):  # the service has ended meanwhile
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=run, name=f"arivox-tool-{function.__name__}", daemon=True).start()
-    return await future
+    result, failure = await future
+    if failure is not None:
+        raise failure
+    return result
 
 
 def _described(hint: Any) -> Any:
     """Return a hint in which a text beside the type is its description."""
+    if get_origin(hint) in (Union, UnionType):
+        return Union[tuple(map(_described, get_args(hint)))]  # noqa: UP007 - it is made at run time
     if get_origin(hint) is not Annotated:
         return hint
     kind, *more = get_args(hint)
