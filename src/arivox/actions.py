@@ -39,6 +39,7 @@ _WHISPER: Final = (
     "they will be connected with the caller as soon as you have finished. Tell them in one or two sentences "
     'what they must know, then stop. Say: "A caller for you. {summary} I am connecting you now."'
 )
+_GONE: Final = "they hung up before they were connected"
 _PROBLEMS: Final[Mapping[Answer, str]] = {
     "busy": "the line is busy",
     "no_answer": "nobody answers",
@@ -89,11 +90,11 @@ class Actions:
         legs: Legs,
         timeline: Timeline,
         end: Callable[[EndReason], None],
-        connected: Callable[[], None],
+        let_go: Callable[[bool], None],
         noted: Callable[[Notes], None],
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
-        """``connected`` is called when caller and colleague hear each other, ``noted`` after each note."""
+        """``let_go`` is told that the caller is no longer ours, or is again; ``noted`` after each note."""
         self.voice: Voice
         self.conversation: Conversation
         self.deaf = False
@@ -106,7 +107,7 @@ class Actions:
         self._legs = legs
         self._timeline = timeline
         self._end = end
-        self._connected = connected
+        self._let_go = let_go
         self._noted = noted
         self._now = now
         self._digits: asyncio.Future[Keyed] | None = None
@@ -114,8 +115,19 @@ class Actions:
 
     async def run(self, name: str, arguments: Mapping[str, str]) -> Any:
         """Run one of our tools. Raises ToolError. A ``Continued`` is to be told, and gone on with."""
-        if self._away and name in (builtin.TRANSFER, builtin.HOLD):
+        if name not in (builtin.TRANSFER, builtin.HOLD):
+            return await self._act(name, arguments)
+        if self._away:
             raise ToolError("the caller is on hold, or being connected")
+        self._away = True
+        done: Any = None
+        try:
+            done = await self._act(name, arguments)
+        finally:
+            self._away = isinstance(done, Continued)
+        return done
+
+    async def _act(self, name: str, arguments: Mapping[str, str]) -> Any:
         try:
             return await _ACTIONS[name](self, arguments)
         except ChannelGoneError as error:
@@ -150,7 +162,7 @@ class Actions:
         if destination.goto:
             await self._leave(destination, number, summary)
             return {"ok": "the caller has left"}
-        self._send_away()
+        self.voice.caller_away(True)
         try:
             await self._dial(destination, number, summary)
             if not summary:
@@ -170,22 +182,28 @@ class Actions:
             if not self._legs.out_gone:
                 await self._connect(destination)
                 return
-            problem = "They hung up before they were connected."
+            problem = _GONE
+        except ToolError as error:
+            problem = str(error)
         except AsteriskError as error:
             log.warning("could not connect", to=destination.name, error=str(error))
-            problem = "The telephone system failed."
+            problem = "the telephone system failed"
         except BaseException:
             await asyncio.shield(self._take_back())
             raise
         self._timeline.add("transfer.failed", to=destination.name, problem=problem)
         await self._take_back()
-        self.voice.tell(f"{problem} The caller is back with you: tell them, and go on.")
+        self.voice.tell(f"It failed: {problem}. The caller is back with you: tell them, and go on.")
 
     async def _leave(self, destination: Destination, number: str, summary: str) -> None:
         await self._ari.set_variable(self._channel.id, STATUS_VARIABLE, EndReason.TRANSFERRED.value)
         await self._ari.set_variable(self._channel.id, SUMMARY_VARIABLE, summary)
-        self._connected()
-        await self._ari.continue_in_dialplan(self._channel.id, destination.context, number)
+        self._let_go(True)
+        try:
+            await self._ari.continue_in_dialplan(self._channel.id, destination.context, number)
+        except AsteriskError:
+            self._let_go(False)
+            raise
         self._end(EndReason.TRANSFERRED)
 
     async def _dial(self, destination: Destination, number: str, summary: str) -> None:
@@ -199,30 +217,29 @@ class Actions:
 
     async def _connect(self, destination: Destination) -> None:
         await self._legs.connect()
-        self._connected()
+        # From here on who hangs up is the switchboard's to notice; who has by now, nobody would.
+        if self._legs.out_gone:
+            raise ToolError(_GONE)
+        self._let_go(True)
         self._timeline.add("transfer.connected", to=destination.name)
         self._end(EndReason.TRANSFERRED)
 
-    def _send_away(self) -> None:
-        self._away = True
-        self.voice.caller_away(True)
-
     async def _take_back(self) -> None:
         """Whatever went wrong, the caller is not left alone with the music."""
-        await self._legs.drop()
         try:
-            await self._legs.unhold()
+            await self._legs.take_back()
         except ChannelGoneError:
             pass  # they have hung up
         except AsteriskError as error:
             log.error("could not bring the caller back from hold", error=str(error))
+            self._end(EndReason.ASTERISK_FAILED)  # they hear nobody: the dialplan shall go on
         self._away = self.deaf = False
         self.voice.caller_away(False)
 
     async def _hold(self, arguments: Mapping[str, str]) -> dict[str, str]:
         seconds = min(max(int(arguments["seconds"]), 1), builtin.LONGEST_HOLD_S)
         await self.voice.spoken(_LAST_WORDS_S)
-        self._send_away()
+        self.voice.caller_away(True)
         self._timeline.add("hold", seconds=seconds)
         try:
             await self._legs.hold("music", self._settings.hold_music)

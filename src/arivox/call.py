@@ -131,7 +131,7 @@ class Call:
             self.legs,
             self.timeline,
             self.end,
-            self._on_connected,
+            self._let_go,
             self._on_noted,
         )
 
@@ -456,10 +456,10 @@ class Call:
         """Return whether the caller's channel is no longer ours."""
         return self._released or not self._caller_present
 
-    def _on_connected(self) -> None:
-        """Hear that the caller is no longer ours: they talk to a colleague, or are in the dialplan."""
-        self._released = True
-        if self.legs.out_id:
+    def _let_go(self, gone: bool) -> None:
+        """Hear that the caller is no longer ours, but a colleague's or the dialplan's; or that they are again."""
+        self._released = gone
+        if gone and self.legs.out_id and self._caller_present:
             self._connected = True
             self._context.connect(self.bridge_id, self.channel.id, self.legs.out_id)
 

@@ -10,7 +10,7 @@ from arivox.errors import SettingsError
 
 _NAME: Final = re.compile(r"[A-Za-z][\w-]*$")
 _DIALLED: Final = re.compile(r"[A-Za-z]\w*/\S+$")
-_PATTERN: Final = r"_(?:[XZNxzn0-9*#+]|\[(?:[0-9*#+](?:-[0-9])?)+\])*[.!]?"
+_PATTERN: Final = r"_(?!@)(?:[XZNxzn0-9*#+]|\[(?:[0-9]-[0-9]|[0-9*#+])+\])*[.!]?"
 _EXTEN: Final = re.compile(rf"(?P<goto>goto:)?(?P<exten>{_PATTERN}|(?!_)[\w*#+.-]+)@(?P<context>[\w-]+)$")
 _CLASSES: Final = {"X": "[0-9]", "Z": "[1-9]", "N": "[2-9]", ".": ".+", "!": ".*"}
 _NUMBER: Final = re.compile(r"[0-9*#+]{1,32}$")
@@ -72,7 +72,7 @@ def parse(setting: str, text: str) -> dict[str, Destination]:
             raise SettingsError(setting, f"{name!r} stands there twice")
         if _DIALLED.match(target):
             found[name] = Destination(name, target)
-        elif dialplan is not None and _works(dialplan["exten"]):
+        elif dialplan is not None and _compiles(dialplan["exten"]):
             found[name] = Destination(
                 name,
                 exten=dialplan["exten"],
@@ -88,11 +88,12 @@ def parse(setting: str, text: str) -> dict[str, Destination]:
     return found
 
 
-def _works(exten: str) -> bool:
+def _compiles(exten: str) -> bool:
     try:
-        return exten != "_" and re.compile(_regex(exten.removeprefix("_"))) is not None
-    except re.error:
-        return False  # a class that runs backwards
+        re.compile(_regex(exten))
+    except re.error:  # a class that runs backwards
+        return False
+    return True
 
 
 def _regex(pattern: str) -> str:

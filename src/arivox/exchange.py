@@ -107,6 +107,7 @@ class Exchange:
         self._item = ""  # the item that is being spoken
         self._overflowing = False
         self._answer_owed = False  # the caller spoke into the last good-bye
+        self._away = False  # the caller is on hold, or being transferred
 
     # --- from the call ---
 
@@ -127,15 +128,20 @@ class Exchange:
 
     def key(self, digit: str) -> None:
         """Hear a key of the caller's phone."""
-        if not self._ended:
+        if not self._ended and not self._away:
             self._watchdog.key_pressed(time.monotonic())
             self._apply(self._conversation.key(digit))
 
     def check(self, now: float) -> None:
         """See to what is due at ``now`` (monotonic seconds)."""
-        if not self._ended:
+        if not self._ended and not self._away:
             self._apply(self._conversation.tick())
-        if self._closing is not None and now >= self._closing_by and not self.playout.playing:
+        if (
+            self._closing is not None
+            and not self._away
+            and now >= self._closing_by
+            and not self.playout.playing
+        ):
             self._finish(self._closing)
             return
         alarm = self._watchdog.check(now)
@@ -180,6 +186,9 @@ class Exchange:
 
     def caller_away(self, away: bool) -> None:
         """Stop or begin waiting for the caller to speak."""
+        self._away = away
+        if not away and self._closing is EndReason.AGENT_HANGUP:
+            self._closing = None  # there is something to say first
         self._watchdog.caller_away(away, time.monotonic())
 
     def hang_up_after_speech(self) -> None:
@@ -472,6 +481,9 @@ class Exchange:
 
     def _on_alarm(self, alarm: Alarm) -> None:
         match alarm:
+            case Alarm.NO_FIRST_AUDIO | Alarm.NO_RESPONSE if self._asked_tools:
+                # It is our tool that takes its time, and that has a time-out of its own.
+                self._watchdog.answer_expected(time.monotonic())
             case Alarm.TIME_LIMIT:
                 self._finish(EndReason.TIME_LIMIT)
             case Alarm.SAY_GOODBYE:

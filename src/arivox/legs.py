@@ -40,6 +40,7 @@ class Legs:
         self.bridge_id = f"arivox-{call_id}"
         self.media_id = f"arivox-{call_id}-media"
         self.on_hold = False
+        self._media_away = False
         self._ari = ari
         self._channel = channel
         self._expect_channel = expect_channel
@@ -75,6 +76,14 @@ class Legs:
             await self._gone_is_fine(self._ari.stop_music(self._channel.id))
         await self._ari.add_to_bridge(self.bridge_id, self._channel.id)
         self.on_hold = False
+
+    async def take_back(self) -> None:
+        """Let the caller and the AI hear each other again, whatever was under way."""
+        await self.drop()
+        if self._media_away:
+            await self._ari.add_to_bridge(self.bridge_id, self.media_id)
+            self._media_away = False
+        await self.unhold()
 
     async def dial(self, destination: Destination, number: str, caller_id: str, ring_s: float) -> Answer:
         """Dial, and return how it was answered. An answered party waits in no bridge."""
@@ -125,6 +134,7 @@ class Legs:
 
     async def connect(self) -> None:
         """Let caller and dialled party hear each other, and not the AI."""
+        self._media_away = True
         await self._gone_is_fine(self._ari.remove_from_bridge(self.bridge_id, self.media_id))
         await self._ari.add_to_bridge(self.bridge_id, self._out)
         await self.unhold()

@@ -139,6 +139,9 @@ class Switchboard:
         if expected is not None:
             if not expected.done():
                 expected.set_result(channel)
+        elif _OUT.match(channel.id):
+            # Answered at the moment when it was given up.
+            self._spawn(self._sweep_channel(channel.id), f"sweep {channel.id}")
         elif _OURS.match(channel.id):
             if self._owner(channel.id) is None and not self._known_end(channel.id):
                 self._spawn(self._sweep_channel(channel.id), f"sweep {channel.id}")
@@ -269,7 +272,7 @@ class Switchboard:
             self._admit(channel, ())
 
     async def _sweep_channel(self, channel_id: str) -> None:
-        log.warning("sweeping an orphaned media channel", channel=channel_id)
+        log.warning("sweeping an orphaned channel", channel=channel_id)
         await self._swept(self._ari.hang_up(channel_id))
 
     async def _swept(self, request: Coroutine[Any, Any, None]) -> None:

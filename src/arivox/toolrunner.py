@@ -67,7 +67,9 @@ class ToolRunner:
     def cancel(self, call_id: str) -> bool:
         """Stop the tools of a call of the AI; return whether there were any."""
         tasks = [task for task, key in self._tasks.items() if call_id and key == call_id]
-        return any([task.cancel() for task in tasks])
+        for task in tasks:
+            task.cancel()
+        return bool(tasks)
 
     async def close(self) -> None:
         """Stop all tools, and wait until they have stopped, but not for one that will not."""

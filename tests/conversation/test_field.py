@@ -21,6 +21,11 @@ from arivox.conversation.field import TYPES, Field, Type, parameters, read_all
         ("integer", 12, "12"),
         ("number", "1.50", "1.5"),
         ("number", 3, "3"),
+        ("number", 1234567.89, "1234567.89"),
+        ("number", "1234567890123", "1234567890123"),
+        ("integer", 1234567.0, "1234567"),
+        ("phone", 4930123456.0, "4930123456"),
+        ("digits", 4111111111111111, "4111111111111111"),
         ("yes_no", True, "yes"),
         ("yes_no", "No", "no"),
         ("yes_no", "false", "no"),
@@ -49,6 +54,10 @@ def test_value_is_kept_in_one_form(type_: Type, value: Any, kept: str) -> None:
         (Field("p", "phone"), "call me", "p must be a telephone number"),
         (Field("k", "digits", length=4), "123", "k must be 4 digits, not '123'"),
         (Field("k", "digits", length=4, secret=True), "123", "k must be 4 digits, not that"),
+        (Field("k", "digits"), "١٢٣", "k must be digits"),
+        (Field("p", "phone"), "1&2@evil", "p must be a telephone number"),
+        (Field("n", "integer"), 1.5, "n must be a whole number, not '1.5'"),
+        (Field("y", "yes_no"), "maybe", "y must be yes or no, not 'maybe'"),
         (Field("c", choices=("a", "b")), "d", "c must be one of a, b, not 'd'"),
         (Field("e", pattern=".+@.+"), "me", r"e must be text that matches .+@.+, not 'me'"),
     ],
@@ -61,6 +70,7 @@ def test_wrong_value_is_named(field: Field, value: Any, problem: str) -> None:
 
 def test_choice_is_taken_in_any_case_and_kept_as_it_is_written() -> None:
     assert Field("c", choices=("Funghi",)).read("FUNGHI") == "Funghi"
+    assert Field("c", choices=("7", "8")).read(7.0) == "7"
 
 
 ANY = st.one_of(
@@ -68,15 +78,63 @@ ANY = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.sampled_from(TYPES), ANY)
-def test_any_value_is_read_or_refused_and_what_is_kept_reads_to_itself(type_: Type, value: Any) -> None:
-    field = Field("x", type_)
+NEARLY = st.one_of(
+    st.from_regex(r"[-+]?\d{1,20}([.,:eE/_-]\d{1,4}){0,3}"),
+    st.dates().map(str),
+    st.times().map(str),
+    st.floats().map(str),
+    st.text("0123456789*#+ ()./-\u0660\u00a0\n", max_size=24),
+)
+FIELDS = st.builds(
+    Field,
+    st.just("x"),
+    st.sampled_from(TYPES),
+    description=st.text(max_size=10),
+    required=st.booleans(),
+    choices=st.lists(st.text(max_size=6), max_size=3).map(tuple),
+    pattern=st.sampled_from(["", ".+", r"\d{3,}", "[a-c]*"]),
+    length=st.integers(0, 8),
+    secret=st.booleans(),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(FIELDS, ANY | NEARLY)
+def test_any_value_is_read_or_refused_and_what_is_kept_reads_to_itself(field: Field, value: Any) -> None:
     try:
         kept = field.read(value)
     except ValueError:
         return
     assert field.read(kept) == kept
+
+
+@given(FIELDS)
+def test_schema_is_json(field: Field) -> None:
+    assert json.loads(json.dumps(field.schema)) == field.schema
+    assert field.schema["type"] in ("string", "integer", "number", "boolean")
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_number_loses_nothing(number: float) -> None:
+    assert float(Field("n", "number").read(number)) == number
+
+
+@given(st.text("0123456789", min_size=9))
+def test_refusal_does_not_repeat_what_is_secret(digits: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        Field("k", "digits", length=8, secret=True).read(digits)
+    assert digits not in str(caught.value)
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), ANY))
+def test_any_values_are_read_at_once_or_refused(values: dict[str, Any]) -> None:
+    fields = {"a": Field("a", "date"), "b": Field("b", "integer", required=False), "c": Field("c")}
+    try:
+        kept = read_all(fields, values)
+    except ValueError:
+        return
+    assert {"a", "c"} <= kept.keys() <= {"a", "b", "c"}
+    assert read_all(fields, kept) == kept
 
 
 def test_all_values_are_read_at_once() -> None:

@@ -250,7 +250,7 @@ async def test_restarted_service_sweeps_and_serves_what_a_killed_one_left(asteri
             asterisk,
             SteadyEcho,
             expect_log=[
-                "sweeping an orphaned media channel",
+                "sweeping an orphaned channel",
                 "sweeping an orphaned bridge",
                 "a caller was left alone; serving them",
             ],

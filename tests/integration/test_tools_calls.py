@@ -316,7 +316,7 @@ async def test_colleague_who_hangs_up_in_the_whisper_gives_the_caller_back(
         await peer.wait_heard()
         await peer.hangup()
         create = await stage.wait_for("response.create")
-        assert "They hung up" in create["response"]["instructions"]
+        assert "they hung up" in create["response"]["instructions"]
         began = time.monotonic()
         await stage.say("They are gone.", speed=10)
         await phone.wait_heard(after=began)

@@ -259,7 +259,9 @@ class Conversation:
 
     def checked(self, request: Check, values: Mapping[str, str], problem: str = "") -> Outcome:
         """Take what the tools of a move say to it."""
-        return self._step(Checked(request.leaving, dict(values), problem))
+        late = self._position.leaving is not request.leaving
+        outcome = self._step(Checked(request.leaving, dict(values), problem))
+        return replace(outcome, say="") if late else outcome
 
     def withdraw(self, request: Check) -> None:
         """Give up a move that waits for tools: the model has no use for it any more."""

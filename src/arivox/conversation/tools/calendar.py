@@ -112,7 +112,11 @@ class Calendar:
 
     def _open(self) -> sqlite3.Connection:
         store = sqlite3.connect(self._path, timeout=5.0)
-        store.execute(_SCHEMA)
+        try:
+            store.execute(_SCHEMA)
+        except sqlite3.Error:
+            store.close()
+            raise
         return store
 
     def _taken(self, call: str) -> set[datetime]:
@@ -132,6 +136,8 @@ class Calendar:
             return _open_days([named])
         words = wanted.lower()
         weekdays = [index for index, name in enumerate(_WEEKDAYS) if name.lower() in words]
+        if "day after tomorrow" in words:
+            return _open_days(ahead[2:3])
         if "tomorrow" in words:
             return _open_days(ahead[1:2])
         if "today" in words:
@@ -139,6 +145,8 @@ class Calendar:
         if weekdays:
             found = [next(day for day in ahead[1:] if day.weekday() == index) for index in weekdays]
             return _open_days(sorted(found))
+        if re.search(r"\d", words):
+            raise ToolError(f"{wanted!r} is not a date as YYYY-MM-DD")  # better than any other day
         return _open_days(ahead[1:])
 
 
@@ -165,26 +173,30 @@ def _slots(day: date) -> Iterator[datetime]:
 def _hours(wanted: str) -> tuple[time, time]:
     """Return from when to when a wish for a time goes."""
     words = wanted.lower()
-    clock_time = re.search(r"\b(\d{1,2})(?::(\d\d))?\b", words)
-    hour = next((hour for word, hour in _WORDS.items() if re.search(rf"\b{word}\b", words)), None)
+    named = set(re.findall(r"[a-z]+", words))
+    clock_time = re.search(r"\b(\d{1,2})(?:[:.h](\d\d))?(?!\d)", words)
+    hour = next((hour for word, hour in _WORDS.items() if word in named), None)
     if clock_time is not None:
         hour = int(clock_time[1])
-    minute = int(clock_time[2] or 0) if clock_time is not None else 0
+    minute = int(clock_time[2] or 0) if clock_time is not None else 30 * ("half past" in words)
     if hour is not None and (hour > 23 or minute > 59):
         raise ToolError(f"{wanted!r} is not a time of day")
+    if hour is None and "noon" in named and named & {"before", "after"}:
+        hour = 12
     if hour is not None:
-        at = time(hour, minute)
-        if "before" in words:
+        # Nobody is open by night: three is in the afternoon.
+        at = time(hour + 12 if 0 < hour < 8 else hour, minute)
+        if "before" in named:
             return time.min, at
-        if "after" in words:
+        if "after" in named:
             return at, time.max
         return at, (datetime.combine(date.min, at) + _LENGTH).time()
     if "morning" in words:
         return time.min, time(12)
-    if ("noon" in words and "after" not in words) or "lunch" in words:
+    if "noon" in named or "lunch" in words:
         return time(12), time(15)
     if "afternoon" in words:
         return time(12), time(17)
-    if "evening" in words:
+    if "evening" in words or "night" in words:
         return time(17), time.max
     return time.min, time.max

@@ -62,8 +62,9 @@ async def _ask(
         return _PLACEHOLDER.sub(value, text)
 
     def put_all(texts: Mapping[str, str]) -> dict[str, str]:
-        given = {name: text for name, text in texts.items() if left_out.isdisjoint(_PLACEHOLDER.findall(text))}
-        return {name: put(text) for name, text in given.items()}
+        return {
+            name: put(text) for name, text in texts.items() if not left_out & {*_PLACEHOLDER.findall(text)}
+        }
 
     body: Any = None
     if endpoint.body is not None:
