@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import structlog
@@ -78,6 +79,19 @@ def test_json_holds_the_traceback_of_a_bug() -> None:
     stream = written(Settings(log_format="json"))
     structlog.get_logger().error("failed", exc_info=ZeroDivisionError("by us"))
     assert "ZeroDivisionError: by us" in json.loads(stream.getvalue())["exception"]
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_traceback_shows_no_values(form: Literal["human", "json"]) -> None:
+    stream = written(Settings(log_format=form))
+    secret = "7391"
+    try:
+        int(secret + "?")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    text = stream.getvalue()
+    assert "test_traceback_shows_no_values" in text
+    assert "'7391'" not in text
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])

@@ -457,7 +457,7 @@ class Call:
         return self._released or not self._caller_present
 
     def _let_go(self, gone: bool) -> None:
-        """Hear that the caller is no longer ours, but a colleague's or the dialplan's; or that they are again."""
+        """Hear that the caller is no longer ours, but a colleague's or the dialplan's; or is ours again."""
         self._released = gone
         if gone and self.legs.out_id and self._caller_present:
             self._connected = True

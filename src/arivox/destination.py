@@ -45,7 +45,7 @@ class Destination:
         """Return the extension to reach. Raises ValueError when the number is not allowed."""
         if not self.takes_number:
             return self.exten
-        number = re.sub(r"[\s()/-]", "", given)
+        number = re.sub(r"[\s()./-]", "", given)
         if not number:
             raise ValueError(f"{self.name} needs a number")
         # Only digits: what the AI writes must not become part of a dial string.

@@ -15,6 +15,9 @@ from arivox.asterisk.messages import AnyEvent, OtherEvent, StasisStart
 from arivox.audio.format import ULAW
 from arivox.conversation import prompts
 from arivox.conversation.memory.store import make as make_store
+from arivox.conversation.tools.box import ToolBox
+from arivox.conversation.tools.builtin import TRANSFER
+from arivox.conversation.tools.calendar import Calendar
 from arivox.errors import ArivoxError, AsteriskError, ProviderError, SettingsError, StoreError
 from arivox.media.clock import Pacer
 from arivox.media.playout import Playout
@@ -81,10 +84,19 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 def _prompts(settings: Settings) -> Finding:
     try:
         sections = registry.find(settings.ai_service_provider).sections
-        found = prompts.load(settings.prompts_file, sections)
+        box = ToolBox(settings.tools_file, Calendar(settings.calendar_file))
+        found = prompts.load(settings.prompts_file, sections, box.finds)
     except SettingsError as error:
-        return Finding("prompts", "failed", str(error), "Correct the file, or copy a fresh one: arivox init.")
-    return Finding("prompts", "ok", f"{len(found.states)} states, beginning with {found.way[0]}")
+        hint = "Correct the file (arivox flow check shows every fault), or copy a fresh one: arivox init."
+        return Finding("prompts", "failed", str(error), hint)
+    used = {name for state in found.states.values() for name in state.tools}
+    used |= {act.tool for state in found.states.values() for act in (*state.on_enter, *state.on_leave)}
+    told = f"{len(found.states)} states, beginning with {found.way[0]}"
+    told += f"; tools: {', '.join(sorted(used))}" if used else ""
+    if TRANSFER in used and not settings.destinations:
+        hint = "Name the destinations in TRANSFER_TO."
+        return Finding("prompts", "warning", f"{told}; calls can be transferred nowhere", hint)
+    return Finding("prompts", "ok", told)
 
 
 def _ports(settings: Settings) -> Finding:

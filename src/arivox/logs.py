@@ -44,7 +44,13 @@ def setup(settings: Settings, stream: TextIO | None = None) -> None:
         processors += [
             structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
             _OriginArrow(stream.isatty()),
-            structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=36, sort_keys=False),
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(),
+                pad_event_to=36,
+                sort_keys=False,
+                # The default shows the values of local variables: secrets among them.
+                exception_formatter=structlog.dev.plain_traceback,
+            ),
         ]
     else:
         processors += [

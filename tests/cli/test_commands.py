@@ -16,10 +16,11 @@ import aiohttp
 import pytest
 
 import arivox
-from arivox import settings
+from arivox import doctor, settings
 from arivox.conversation import prompts
 from arivox.emulator.echo import Echo
 from arivox.emulator.server import EmulatorServer
+from arivox.settings import Settings
 from arivox.testing import ports
 from arivox.testing.asterisk import AsteriskInstance
 
@@ -318,3 +319,16 @@ async def test_emulate_on_a_taken_port_says_so(tmp_path: Path) -> None:
     assert ended.status == 2
     assert port in ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_doctor_looks_at_the_tools_of_the_prompts(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.yaml"
+    file.write_text("common: {states: {a: {prompt: A, next: end, tools: [transfer_call]}}}")
+    first = await anext(doctor.examine(Settings(prompts_file=file)))
+    assert (first.name, first.state) == ("prompts", "warning")
+    assert "transfer_call; calls can be transferred nowhere" in first.text
+    reachable = Settings(prompts_file=file, transfer_to="sales=PJSIP/200")
+    assert (await anext(doctor.examine(reachable))).state == "ok"
+    file.write_text("common: {states: {a: {prompt: A, tools: [order]}}}")
+    broken = await anext(doctor.examine(reachable))
+    assert (broken.state, "'order' is not a tool" in broken.text) == ("failed", True)

@@ -138,6 +138,12 @@ FLOW = """common:
         ("gemini: {states: {c: {collect: {x: {pattern: '('}}}}}", "pattern is not a regular expression"),
         ("gemini: {states: {c: {collect: {x: {secret: yes}}}}}", "secret is for digits keyed in"),
         ("gemini: {states: {c: {next: {}}}}", "next must be a state, a list of them, or end"),
+        ("tools: {hold_call: {description: y}}", "'hold_call' is the name of a tool of Arivox"),
+        ("tools: {größe: {description: y}}", "cannot be the name of a tool: letters of ASCII"),
+        (
+            "tools: {x: {description: y, http: {url: 'https://z/{colour}'}}}",
+            "line 10, column 9: tool 'x' speaks of {colour}, which nobody asks for",
+        ),
         ("tools: {x: {description: y}}", "line 10, column 9: tool 'x' needs description and http"),
         ("tools: {x: {description: y, http: {url: ftp://z}}}", "url must begin with https:// or http://"),
     ],

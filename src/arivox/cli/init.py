@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from importlib import resources
 from pathlib import Path
@@ -11,9 +12,11 @@ import typer
 from rich.console import Console
 
 from arivox.conversation import prompts
+from arivox.conversation.schema import schema
 from arivox.env_template import render
 from arivox.errors import SettingsError
 
+_SCHEMA = "prompts.schema.json"  # for editors
 _SNIPPETS = ("ari.conf", "http.conf", "extensions.conf")
 
 
@@ -26,7 +29,7 @@ def init(
     ari_app_name: Annotated[str, typer.Option(help="Name of the Stasis application.")] = "arivox",
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
-    """Write .env, prompts.yaml and the Asterisk snippets to paste."""
+    """Write .env, prompts.yaml with its schema, and the Asterisk snippets to paste."""
     values = {
         "ARI_URL": ari_url,
         "ARI_USERNAME": ari_username,
@@ -38,7 +41,8 @@ def init(
     }
     files = {
         folder / ".env": render(values),
-        folder / "prompts.yaml": prompts.default_text(),
+        folder / "prompts.yaml": f"# yaml-language-server: $schema={_SCHEMA}\n{prompts.default_text()}",
+        folder / _SCHEMA: json.dumps(schema(), indent=1) + "\n",
         **{folder / "asterisk" / name: _snippet(name, values) for name in _SNIPPETS},
     }
     present = [path for path in files if path.exists()]

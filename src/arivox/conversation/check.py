@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from arivox.conversation.endpoint import OF_THE_CALL, Endpoint
 from arivox.conversation.flow import Flow
 from arivox.conversation.reader import Fault, PromptsFile, Section
 from arivox.conversation.state import ALIASES, ANY, ASIDES, State, placeholders
@@ -65,11 +66,16 @@ class _Check:
             if name not in self._tools:
                 self._file.fault(node, f"{name!r} is not a tool; there are {', '.join(sorted(self._tools))}")
         for endpoint in self._file.endpoints.values():
-            for name in endpoint.unset():
-                assert self._file.root is not None
-                self._file.fault(
-                    self._file.root, f"tool {endpoint.name!r} needs the environment variable {name}"
-                )
+            self._endpoint(endpoint)
+
+    def _endpoint(self, endpoint: Endpoint) -> None:
+        at = self._file.endpoint_at[endpoint.name]
+        for name in endpoint.unset():
+            self._file.fault(at, f"tool {endpoint.name!r} needs the environment variable {name}")
+        ever = {*OF_THE_CALL, *endpoint.parameters, *self._flow.fields, *self._found_out}
+        for name in endpoint.placeholders:
+            if name not in ever:
+                self._file.fault(at, f"tool {endpoint.name!r} speaks of {{{name}}}, which nobody asks for")
 
     def _reachable(self) -> None:
         start = self._flow.way[0]

@@ -14,6 +14,9 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 TIMEOUT_S: Final = 10.0
 
+OF_THE_CALL: Final = ("caller.number", "call.exten", "call.id")
+"""Names of values that every call has."""
+PLACEHOLDER: Final = re.compile(r"\{(\w+(?:\.\w+)?)\}")
 ENVIRONMENT: Final = re.compile(r"\$\{(\w+)\}")
 """``${NAME}`` in a URL or header is the environment variable of that name."""
 
@@ -44,6 +47,13 @@ class Endpoint:
         """Return the names of the environment variables it needs."""
         texts = (self.url, *self.headers.values())
         return list(dict.fromkeys(name for text in texts for name in ENVIRONMENT.findall(text)))
+
+    @property
+    def placeholders(self) -> list[str]:
+        """Return the names of the values it speaks of."""
+        texts = (self.url, *self.query.values(), *(self.body or {}).values())
+        found = (name for text in texts for name in PLACEHOLDER.findall(ENVIRONMENT.sub("", text)))
+        return list(dict.fromkeys(found))
 
     def unset(self) -> list[str]:
         """Return the environment variables it needs that are not set."""

@@ -16,6 +16,7 @@ from arivox.conversation.state import (
     ASIDES,
     FALLBACK,
     MOST_TRIES,
+    RESERVED,
     Action,
     Exit,
     Silence,
@@ -81,6 +82,7 @@ class PromptsFile:
     def __init__(self, text: str) -> None:
         self.faults: list[Fault] = []
         self.endpoints: dict[str, Endpoint] = {}
+        self.endpoint_at: dict[str, yaml.Node] = {}
         self._parts: dict[str, yaml.MappingNode] = {}
         self._sections: dict[str, Section] = {}
         self.root: yaml.Node | None = None
@@ -374,8 +376,11 @@ class PromptsFile:
     def _read_endpoints(self, node: yaml.Node) -> None:
         for name, (key, value) in self._pairs(node, None, "").items():
             pairs = self._pairs(value, _ENDPOINT, "in a tool")
-            if not _NAME.match(name):
-                self.fault(key, f"{name!r} cannot be the name of a tool: letters, digits and _")
+            self.endpoint_at[name] = key
+            if not _NAME.match(name) or not name.isascii():
+                self.fault(key, f"{name!r} cannot be the name of a tool: letters of ASCII, digits and _")
+            elif name in RESERVED:
+                self.fault(key, f"{name!r} is the name of a tool of Arivox: choose another")
             elif "description" not in pairs or "http" not in pairs:
                 self.fault(key, f"tool {name!r} needs description and http")
             else:

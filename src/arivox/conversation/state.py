@@ -30,6 +30,9 @@ ACTS: Final = frozenset(
 )
 """Tools that act on the call. A state may run them on entering and leaving; they refuse nothing."""
 
+RESERVED: Final = ACTS | {"move_to_state", "not_understood"}
+"""Names that no tool of the user's may have."""
+
 PLACEHOLDER: Final = re.compile(r"\{(\w+(?:\.\w+)*)(?:\|([^{}]*))?\}")
 """``{name}`` stands in a prompt for a value, ``{name|words}`` for a value or else for these words."""
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import aiohttp
 
 from arivox.conversation.endpoint import Endpoint
+from arivox.conversation.state import RESERVED
 from arivox.conversation.tools import python
-from arivox.conversation.tools.builtin import FINDS, MOVE, NOT_UNDERSTOOD
+from arivox.conversation.tools.builtin import FINDS
 from arivox.conversation.tools.calendar import Calendar
 from arivox.conversation.tools.http import of_endpoint
 from arivox.conversation.tools.tool import OwnTool
@@ -23,7 +24,7 @@ class ToolBox:
         """Load the tools. Raises SettingsError."""
         own = python.load_file(tools_file) if tools_file is not None else {}
         for name in own:
-            if name in (*FINDS, MOVE, NOT_UNDERSTOOD):
+            if name in RESERVED:
                 raise SettingsError("TOOLS_FILE", f"{name!r} is the name of a tool of Arivox: choose another")
         self._own = {**calendar.tools(), **own}
         self._client: aiohttp.ClientSession | None = None

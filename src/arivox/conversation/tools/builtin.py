@@ -48,7 +48,10 @@ ALLOWED: Final[Mapping[str, Builtin]] = {
             "nobody answers, the caller comes back to you, and you are told why.",
             _fields(
                 Field("destination", description="Who to connect them with"),
-                Field("number", "phone", "The number to dial, if the destination takes one", required=False),
+                # Not a phone number: 0 or *97 are extensions too. The destination says what it takes.
+                Field(
+                    "number", description="The number to dial, if the destination takes one", required=False
+                ),
                 Field(
                     "summary",
                     description="What the colleague must know, in one or two sentences; they hear it before "

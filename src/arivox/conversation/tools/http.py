@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from yarl import URL
 
-from arivox.conversation.endpoint import Endpoint, expand
+from arivox.conversation.endpoint import OF_THE_CALL, PLACEHOLDER, Endpoint, expand
 from arivox.conversation.field import parameters, read_all
 from arivox.conversation.tools.tool import OwnTool
 from arivox.tools import CallInfo, ToolError
@@ -21,7 +21,6 @@ from arivox.tools import CallInfo, ToolError
 log = structlog.get_logger()
 
 _LONGEST: Final = 65536
-_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _VARIABLE: Final = re.compile(r"(\$\{\w+\})")
 _BODIES: Final = ("POST", "PUT", "PATCH")
 _OF_A_URL: Final = "!#$%&'()*+,/:;=?@[]~"
@@ -50,7 +49,8 @@ def of_endpoint(endpoint: Endpoint, client: Callable[[], aiohttp.ClientSession])
 async def _ask(
     endpoint: Endpoint, client: aiohttp.ClientSession, call: CallInfo, given: Mapping[str, str]
 ) -> Any:
-    values = {**call.known, **call.secrets, **given}
+    ours = dict(zip(OF_THE_CALL, (call.caller, call.exten, call.call), strict=True))
+    values = {**ours, **call.known, **call.secrets, **given}
     left_out = {name for name, one in endpoint.parameters.items() if not one.required} - values.keys()
 
     def put(text: str, *, in_url: bool = False) -> str:
@@ -59,11 +59,11 @@ async def _ask(
                 raise ToolError(f"{found[1]} is not known yet")
             return _quoted(found[1], values[found[1]]) if in_url else values[found[1]]
 
-        return _PLACEHOLDER.sub(value, text)
+        return PLACEHOLDER.sub(value, text)
 
     def put_all(texts: Mapping[str, str]) -> dict[str, str]:
         return {
-            name: put(text) for name, text in texts.items() if not left_out & {*_PLACEHOLDER.findall(text)}
+            name: put(text) for name, text in texts.items() if not left_out & {*PLACEHOLDER.findall(text)}
         }
 
     body: Any = None
