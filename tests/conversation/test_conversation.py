@@ -222,7 +222,8 @@ def test_brief_offers_exactly_the_exits(state: str) -> None:
 
 
 def test_instruction_of_the_settings_replaces_that_of_the_file() -> None:
-    assert Conversation(PROMPTS, "Speak like a pirate.").brief.instructions.startswith("Speak like a pirate.")
+    instruction = "Speak like a pirate. Never say {this}."
+    assert Conversation(PROMPTS, instruction).brief.instructions.startswith(instruction)
 
 
 names = st.sampled_from([MOVE, END, "other"])

@@ -203,7 +203,8 @@ class Conversation:
             lines += [f"Conditions: {'; '.join(conditions)}"]
         lines += [f"Possible next states: {', '.join(self.exits) or 'none'}"]
         focus = "\n".join(lines)
-        instruction = fill(self._instruction, values)
+        # One of the settings may hold braces of its own.
+        instruction = fill(self._instruction, values, keep=True)
         instructions = "\n".join([instruction, "", _RULES, "", focus]).strip()
         return Brief(instructions, self._told(), focus, self.history)
 

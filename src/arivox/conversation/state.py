@@ -153,6 +153,10 @@ def placeholders(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name, other in PLACEHOLDER.findall(text) if not other))
 
 
-def fill(text: str, values: Mapping[str, str]) -> str:
-    """Return the text with its placeholders replaced, those without a value by nothing."""
-    return PLACEHOLDER.sub(lambda found: value_of(found[1], values) or found[2] or "", text)
+def fill(text: str, values: Mapping[str, str], *, keep: bool = False) -> str:
+    """Return the text with its placeholders replaced; those without a value by nothing, unless they are kept."""
+
+    def value(found: re.Match[str]) -> str:
+        return value_of(found[1], values) or found[2] or (found[0] if keep else "")
+
+    return PLACEHOLDER.sub(value, text)
