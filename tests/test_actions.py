@@ -148,7 +148,8 @@ async def test_the_same_after_the_whisper_is_told(gone_after: str) -> None:
     [
         ("hold ringing", AsteriskError("no"), "the telephone system refused it"),
         ("connect", AsteriskError("no"), "the telephone system refused it"),
-        ("connect", ChannelGoneError("gone"), "the caller has hung up"),
+        ("connect", ChannelGoneError("gone"), "they hung up before they were connected"),
+        ("hold ringing", ChannelGoneError("gone"), "the caller has hung up"),
     ],
 )
 async def test_failure_at_any_verb_brings_the_caller_back(verb: str, error: Exception, problem: str) -> None:

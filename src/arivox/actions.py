@@ -16,7 +16,6 @@ import structlog
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
 from arivox.conversation.conversation import Conversation
-from arivox.conversation.field import Field
 from arivox.conversation.flow import Keyed
 from arivox.conversation.tools import builtin
 from arivox.destination import Destination
@@ -120,12 +119,18 @@ class Actions:
         if self._away:
             raise ToolError("the caller is on hold, or being connected")
         self._away = True
+        self.voice.caller_away(True)
         done: Any = None
         try:
             done = await self._act(name, arguments)
         finally:
-            self._away = isinstance(done, Continued)
+            if not isinstance(done, Continued):
+                self._come_back()
         return done
+
+    def _come_back(self) -> None:
+        self._away = False
+        self.voice.caller_away(False)
 
     async def _act(self, name: str, arguments: Mapping[str, str]) -> Any:
         try:
@@ -162,7 +167,6 @@ class Actions:
         if destination.goto:
             await self._leave(destination, number, summary)
             return {"ok": "the caller has left"}
-        self.voice.caller_away(True)
         try:
             await self._dial(destination, number, summary)
             if not summary:
@@ -190,9 +194,11 @@ class Actions:
             problem = "the telephone system failed"
         except BaseException:
             await asyncio.shield(self._take_back())
+            self._come_back()
             raise
         self._timeline.add("transfer.failed", to=destination.name, problem=problem)
         await self._take_back()
+        self._come_back()
         self.voice.tell(f"It failed: {problem}. The caller is back with you: tell them, and go on.")
 
     async def _leave(self, destination: Destination, number: str, summary: str) -> None:
@@ -216,7 +222,10 @@ class Actions:
             raise ToolError(f"{_PROBLEMS[answer]}; the caller is back with you")
 
     async def _connect(self, destination: Destination) -> None:
-        await self._legs.connect()
+        try:
+            await self._legs.connect()
+        except ChannelGoneError as error:
+            raise ToolError(_GONE) from error
         # From here on who hangs up is the switchboard's to notice; who has by now, nobody would.
         if self._legs.out_gone:
             raise ToolError(_GONE)
@@ -233,13 +242,11 @@ class Actions:
         except AsteriskError as error:
             log.error("could not bring the caller back from hold", error=str(error))
             self._end(EndReason.ASTERISK_FAILED)  # they hear nobody: the dialplan shall go on
-        self._away = self.deaf = False
-        self.voice.caller_away(False)
+        self.deaf = False
 
     async def _hold(self, arguments: Mapping[str, str]) -> dict[str, str]:
         seconds = min(max(int(arguments["seconds"]), 1), builtin.LONGEST_HOLD_S)
         await self.voice.spoken(_LAST_WORDS_S)
-        self.voice.caller_away(True)
         self._timeline.add("hold", seconds=seconds)
         try:
             await self._legs.hold("music", self._settings.hold_music)
@@ -255,7 +262,7 @@ class Actions:
     async def _collect(self, arguments: Mapping[str, str]) -> dict[str, str]:
         secret = arguments.get("secret") == "yes"
         length = min(max(int(arguments.get("length", "0")), 0), 32)
-        field = Field(arguments["name"], "digits", length=length, secret=secret)
+        field = self.conversation.digits(arguments["name"], length, secret=secret)
         self._digits = asyncio.get_running_loop().create_future()
         self.conversation.want(field)
         try:
@@ -266,7 +273,7 @@ class Actions:
         finally:
             self._digits = None
             self.conversation.want(None)
-        if secret:
+        if field.secret:
             return {"ok": f"{keyed.name} was keyed in; nobody may read it"}
         return {keyed.name: keyed.shown}
 

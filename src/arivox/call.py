@@ -193,8 +193,8 @@ class Call:
 
     def dtmf(self, digit: str) -> None:
         """Hear a key of the caller's phone."""
-        private = self.conversation is not None and self.conversation.private
-        self.timeline.add("caller.dtmf", digit=HIDDEN if private else digit)
+        hidden = self.conversation is not None and self.conversation.hides_keys
+        self.timeline.add("caller.dtmf", digit=HIDDEN if hidden else digit)
         log.info("key pressed")
         if self._exchange is not None:
             self._exchange.key(digit)

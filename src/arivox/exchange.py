@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -108,6 +108,7 @@ class Exchange:
         self._overflowing = False
         self._answer_owed = False  # the caller spoke into the last good-bye
         self._away = False  # the caller is on hold, or being transferred
+        self._away_since = 0.0
 
     # --- from the call ---
 
@@ -124,12 +125,14 @@ class Exchange:
         self._timeline.add("provider.ready", ms=round((time.monotonic() - begun) * 1000))
         self._watchdog.ready(time.monotonic())
         self.session.speak()
-        self._run(first)
+        self._run(first.runs)
 
     def key(self, digit: str) -> None:
         """Hear a key of the caller's phone."""
         if not self._ended and not self._away:
             self._watchdog.key_pressed(time.monotonic())
+            self._conversation.spoke()
+            self._not_done()
             self._apply(self._conversation.key(digit))
 
     def check(self, now: float) -> None:
@@ -186,10 +189,15 @@ class Exchange:
 
     def caller_away(self, away: bool) -> None:
         """Stop or begin waiting for the caller to speak."""
+        now = time.monotonic()
+        if away and not self._away:
+            self._away_since = now
+        elif self._away and not away:
+            self._conversation.waited(now - self._away_since)
         self._away = away
         if not away and self._closing is EndReason.AGENT_HANGUP:
             self._closing = None  # there is something to say first
-        self._watchdog.caller_away(away, time.monotonic())
+        self._watchdog.caller_away(away, now)
 
     def hang_up_after_speech(self) -> None:
         """End the call once the agent has finished speaking."""
@@ -209,6 +217,7 @@ class Exchange:
             case SpeechStarted():
                 cuts = self._cut()
                 self._watchdog.caller_spoke(time.monotonic())
+                self._conversation.spoke()
                 self._timeline.add("caller.speech_started")
                 self._transcript.caller_speaks(self._conversation.state, time.time())
                 self._on_interrupted(cuts)
@@ -217,6 +226,7 @@ class Exchange:
                 self._watchdog.caller_active(time.monotonic())
                 self._on_interrupted(cuts)
             case CallerActive():
+                self._conversation.spoke()
                 self._transcript.caller_speaks(self._conversation.state, time.time())
                 self._watchdog.caller_active(time.monotonic())
             case SpeechStopped():
@@ -289,11 +299,14 @@ class Exchange:
             )
         if cuts:
             log.info("the caller interrupts", heard_ms=cuts[0].heard_ms, received_ms=cuts[0].received_ms)
-        if self._closing in (EndReason.AGENT_HANGUP, EndReason.CALLER_IDLE):
-            # Somebody who speaks into a good-bye is not done.
-            self._closing = None
+        self._not_done()
         # At the time limit there is no more than the answer to it.
         self._answer_owed = self._closing is not None
+
+    def _not_done(self) -> None:
+        """Somebody who speaks, or presses a key, into a good-bye is not done."""
+        if self._closing in (EndReason.AGENT_HANGUP, EndReason.CALLER_IDLE):
+            self._closing = None
 
     def _on_response_done(self, event: ResponseDone) -> None:
         if self.session.busy:
@@ -321,7 +334,7 @@ class Exchange:
         for call_id in event.call_ids:
             if self._tools.cancel(call_id):
                 log.info("a tool is broken off: the AI has no use for it any more")
-            checks = self._asked_tools.pop(call_id, None)
+            checks = self._waits_no_more(call_id)
             if checks is not None:
                 self._conversation.withdraw(checks.request)
 
@@ -338,16 +351,16 @@ class Exchange:
         if call_id and outcome.output is not None:
             self._answer(call_id, outcome.output, speak_on=not outcome.end_call)
         if call_id and outcome.work is not None:
-            self._asked_tools[call_id] = None
+            self._waits_for(call_id, None)
             self._tools.start([outcome.work], partial(self._ran, outcome.work, call_id), call_id)
         if outcome.checks is not None:
             if call_id:
-                self._asked_tools[call_id] = outcome.checks
+                self._waits_for(call_id, outcome.checks)
             done = partial(self._checked, outcome.checks, call_id)
             self._tools.start(outcome.checks.works, done, call_id)
         if not call_id:
             self._speak_up(outcome)
-        self._run(outcome)
+        self._run(outcome.runs)
         if outcome.end_call:
             self._close_after_speech(EndReason.AGENT_HANGUP)
 
@@ -371,12 +384,24 @@ class Exchange:
         elif outcome.say:
             self.tell(outcome.say)
 
-    def _run(self, outcome: Outcome) -> None:
-        for work in outcome.runs:
-            self._tools.start([work], partial(self._ran_by_flow, work))
+    def _run(self, works: Sequence[Work]) -> None:
+        """Run tools for the flow, one after another: a second transfer is for when the first fails."""
+        if works:
+            first, *rest = works
+            self._tools.start([first], partial(self._ran_by_flow, first, rest))
+
+    def _waits_for(self, call_id: str, checks: Checks | None) -> None:
+        self._asked_tools[call_id] = checks
+        self._watchdog.tools_at_work(True, time.monotonic())
+
+    def _waits_no_more(self, call_id: str) -> Checks | None:
+        checks = self._asked_tools.pop(call_id, None)
+        if not self._asked_tools:
+            self._watchdog.tools_at_work(False, time.monotonic())
+        return checks
 
     def _answer(self, call_id: str, output: str, *, speak_on: bool = True) -> None:
-        self._asked_tools.pop(call_id, None)
+        self._waits_no_more(call_id)
         if not self._ended:
             if speak_on:
                 self._watchdog.answer_expected(time.monotonic())
@@ -403,7 +428,7 @@ class Exchange:
         learned = {name: value for result in results for name, value in result.learned.items()}
         self._apply(self._conversation.checked(checks.request, learned, last.problem), call_id)
 
-    def _ran_by_flow(self, work: Work, results: list[Result]) -> None:
+    def _ran_by_flow(self, work: Work, rest: Sequence[Work], results: list[Result]) -> None:
         result = results[-1]
         if self._ended:
             return
@@ -411,6 +436,8 @@ class Exchange:
         self._apply_quietly(self._conversation.ran(work.name, result.output))
         if result.continued is not None:
             self.tell(result.continued.say)
+        elif rest:
+            self._run(rest)
         elif result.problem and work.own is None:
             self.tell(f"{work.name}: {result.problem}. Tell the caller in your own words, and go on.")
         elif work.name == HOLD:
@@ -481,9 +508,6 @@ class Exchange:
 
     def _on_alarm(self, alarm: Alarm) -> None:
         match alarm:
-            case Alarm.NO_FIRST_AUDIO | Alarm.NO_RESPONSE if self._asked_tools:
-                # It is our tool that takes its time, and that has a time-out of its own.
-                self._watchdog.answer_expected(time.monotonic())
             case Alarm.TIME_LIMIT:
                 self._finish(EndReason.TIME_LIMIT)
             case Alarm.SAY_GOODBYE:

@@ -256,7 +256,9 @@ class Switchboard:
         except ArivoxError as error:
             log.debug("a bridge is gone", bridge=bridge_id, error=str(error))
             return
-        if len(members) == 2 and any(_OUT.match(member) for member in members):
+        ours = [member for member in members if _OURS.match(member)]
+        # With our media channel it is the AI that talks to a colleague: nobody goes on with that.
+        if len(members) == 2 and len(ours) == 1 and _OUT.match(ours[0]):
             log.info("a transferred call goes on", bridge=bridge_id)
             self.connect(bridge_id, *members)
 

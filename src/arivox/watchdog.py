@@ -59,6 +59,7 @@ class Watchdog:
         self._busy = False
         self._silence = 0.0
         self._away = False
+        self._tools = False
 
     def silence(self, after: float) -> None:
         """Say how long a caller may be silent in the present state; 0: as long as in any other."""
@@ -70,6 +71,14 @@ class Watchdog:
         self._quiet_since = now
         if self._response != _NEVER:
             self.answer_expected(now)
+
+    def tools_at_work(self, running: bool, now: float) -> None:
+        """Hear that the AI waits for a tool, or no longer: neither it nor the caller is waited for."""
+        if self._tools and not running:
+            self._quiet_since = now
+            if self._response != _NEVER:
+                self.answer_expected(now)
+        self._tools = running
 
     def key_pressed(self, now: float) -> None:
         """Hear that the caller pressed a key: they are there."""
@@ -137,16 +146,16 @@ class Watchdog:
             return Alarm.TIME_LIMIT
         if self._away:
             return None
-        if now >= self._first_audio:
+        if not self._tools and now >= self._first_audio:
             self._first_audio = _NEVER
             return Alarm.NO_FIRST_AUDIO
-        if now >= self._response:
+        if not self._tools and now >= self._response:
             self._response = _NEVER
             return Alarm.NO_RESPONSE
         if now >= self._goodbye:
             self._goodbye = _NEVER
             return Alarm.SAY_GOODBYE
-        waiting = self._busy or self._response != _NEVER or self._first_audio != _NEVER
+        waiting = self._busy or self._tools or self._response != _NEVER or self._first_audio != _NEVER
         if self._silence and not waiting:
             if now < self._quiet_since + self._silence:
                 return None

@@ -384,6 +384,21 @@ def test_secret_cannot_be_said(rich: Conversation) -> None:
     assert "'pin' is not asked for" in output(rich, MOVE, move("size", account="1234", pin="1"))["error"]
 
 
+def test_what_a_tool_asks_for_is_as_secret_as_the_flow_says(rich: Conversation) -> None:
+    assert rich.digits("pin", 0, secret=False).secret
+    assert not rich.digits("card", 0, secret=False).secret
+    assert not rich.hides_keys
+    rich.call_tool(MOVE, move("account"))
+    assert rich.hides_keys
+
+
+def test_values_are_filled_into_what_is_said_again(rich: Conversation) -> None:
+    text = "common: {states: {a: {prompt: A, next: b, no_match: {say: 'Well, {caller.name|you}?'}}, b: B}}"
+    conversation = Conversation(prompts.parse(text, ["openai"], "x"), variables={"caller.name": "Ann"})
+    assert output(conversation, NOT_UNDERSTOOD, "{}")["ask_again"] == 'Say: "Well, Ann?"'
+    assert 'Say: "Well, Ann?"' in output(conversation, MOVE, move("nowhere"))["error"]
+
+
 def test_keys_without_a_use_are_told_after_a_pause(rich: Conversation, clock: Clock) -> None:
     assert rich.key("5") == Outcome()
     assert rich.key("6") == Outcome()
@@ -450,6 +465,8 @@ def test_first_prompt_without_a_value_goes_to_the_error_handler() -> None:
 
 def test_resumed_conversation_has_forgotten_its_secrets(rich: Conversation) -> None:
     rich.resume("size", {"account": "1234", "pin": HIDDEN}, ())
+    assert (rich.state, rich.known) == ("menu", {}), "who showed a secret then has not shown it now"
+    rich.resume("size", {"account": "1234"}, ())
     assert (rich.state, rich.known) == ("size", {"account": "1234"})
     rich.resume("large", {}, ())
     assert rich.state == "size", "the conversation was over there"

@@ -16,6 +16,7 @@ from arivox.conversation.flow import (
     Breakdown,
     Check,
     Checked,
+    Effect,
     Entered,
     Event,
     Flow,
@@ -30,7 +31,9 @@ from arivox.conversation.flow import (
     Refused,
     Run,
     Silent,
+    Spoke,
     Tick,
+    Waited,
     Want,
     step,
 )
@@ -396,7 +399,88 @@ def test_answer_that_comes_too_late_changes_nothing() -> None:
     assert isinstance(check, Check)
     elsewhere, _ = step(RICH, position, Breakdown("oh"))
     late, (told,) = step(RICH, elsewhere, Checked(check.leaving, {"price": "9"}))
-    assert (late, told) == (elsewhere, Refused("the conversation has moved on meanwhile"))
+    assert told == Refused("the conversation has moved on meanwhile")
+    assert (late.state, late.known) == ("error_handler", {"price": "9"}), "what was found out is kept"
+
+
+def test_move_that_waits_is_not_begun_again() -> None:
+    position, (check,) = step(RICH, Position("order"), Move("dear", {"size": "large"}))
+    again, effects = step(RICH, position, Move("dear", {"size": "large"}))
+    assert again == position
+    assert effects == (Refused("a move is being looked into already; wait for its result"),)
+    assert isinstance(check, Check)
+
+
+PIN = Flow(
+    {
+        "pin": State(
+            "pin",
+            "Your PIN.",
+            (Field("pin", "digits", secret=True),),
+            (Exit("in"),),
+            on_leave=(Action("check_pin"),),
+        ),
+        "in": State("in", "Welcome.", exits=(Exit("pin"),), keys={"1": "in"}),
+    }
+)
+
+
+def keys(flow: Flow, position: Position, digits: str, now: float = 0.0) -> tuple[Position, list[Effect]]:
+    found: list[Effect] = []
+    for digit in digits:
+        position, effects = step(flow, position, Key(digit), now)
+        found += effects
+    return position, found
+
+
+def test_refused_secret_is_asked_for_again_and_stays_one() -> None:
+    position, (_, check) = keys(PIN, PIN.start, "1111#")
+    assert isinstance(check, Check)
+    position, _ = step(PIN, position, Checked(check.leaving, problem="wrong"))
+    assert (position.known, position.secrets) == ({}, {})
+    position, (keyed, check) = keys(PIN, position, "7391#")
+    assert keyed == Keyed("pin", HIDDEN, wanted=False)
+    assert isinstance(check, Check)
+    position, _ = step(PIN, position, Checked(check.leaving))
+    assert (position.state, position.secrets) == ("in", {"pin": "7391"})
+    position, _ = step(PIN, position, Move("pin"))
+    assert PIN.keying(position) is not None, "who comes back is asked anew"
+    assert position.secrets == {}
+
+
+def test_rest_of_a_secret_after_a_pause_is_shown_to_nobody() -> None:
+    position, _ = keys(PIN, PIN.start, "73", 10.0)
+    position, (_, check) = step(PIN, position, Tick(), 10.0 + KEYS_PAUSE_S)
+    assert isinstance(check, Check)
+    position, _ = step(PIN, position, Checked(check.leaving), 14.1)
+    position, effects = keys(PIN, position, "91#", 14.5)
+    assert (position.state, effects) == ("in", [])
+
+
+def test_hash_key_that_was_not_needed_is_nothing_and_menu_keys_work_at_once() -> None:
+    flow = Flow(
+        {
+            "a": State("a", "A", (Field("n", "digits", length=2),), (Exit("b"),)),
+            "b": State("b", "B", keys={"1": "a"}),
+        }
+    )
+    position, _ = keys(flow, Position("a"), "12")
+    assert keys(flow, position, "#") == (position, [])
+    assert keys(flow, position, "1")[0].state == "a"
+
+
+def test_silences_are_forgotten_when_the_caller_is_heard() -> None:
+    position, _ = step(RICH, Position("account"), Silent())
+    position, _ = step(RICH, position, Silent())
+    position, effects = step(RICH, position, Spoke())
+    assert (position.silences, effects) == (0, ())
+    assert step(RICH, position, Silent())[0].state == "account"
+
+
+def test_time_on_hold_does_not_count() -> None:
+    position, _ = step(RICH, Position("account", entered=100.0), Waited(50.0))
+    assert step(RICH, position, Tick(), 200.0)[0].state == "account"
+    assert step(RICH, position, Tick(), 210.0)[0].state == "person"
 
 
 def test_what_a_tool_finds_out_is_known() -> None:
@@ -490,7 +574,8 @@ def test_ten_thousand_random_events() -> None:
                 Key(chance.choice("0123456789#")),
                 chance.choice(OTHERS),
             ]
-            event = chance.choices(kinds, [16, 2, 0.2, 1, 1])[0]
+            keyed = 40 if flow.keying(position) is not None else 1
+            event = chance.choices(kinds, [16, 1, 0.2, keyed, 1])[0]
             if not flow.exits(position):
                 position = flow.start
             position = check(flow, position, event, now)

@@ -36,7 +36,9 @@ from arivox.conversation.flow import (
     Refused,
     Run,
     Silent,
+    Spoke,
     Tick,
+    Waited,
     Want,
     step,
 )
@@ -179,6 +181,20 @@ class Conversation:
         return wanted is not None and wanted.secret
 
     @property
+    def hides_keys(self) -> bool:
+        """Return whether keys may belong to something secret, and are to be shown to nobody."""
+        home = self._flow.home(self._position)
+        recent = self._clock() - self._position.done_at < KEYS_PAUSE_S and self._position.secrets
+        return self.private or bool(recent) or any(one.secret for one in home.collects)
+
+    def digits(self, name: str, length: int, *, secret: bool) -> Field:
+        """Return what a tool asks the caller to key in: as the flow declares it, if it does."""
+        declared = self._flow.fields.get(name)
+        if declared is not None and declared.type == "digits":
+            return declared
+        return Field(name, "digits", length=length, secret=secret)
+
+    @property
     def brief(self) -> Brief:
         """Return what the AI is told in the present state."""
         position, flow = self._position, self._flow
@@ -224,7 +240,8 @@ class Conversation:
         self.history = tuple(history)
         if state not in self._flow.way or not self._flow.states[state].exits:
             return
-        known = {name: value for name, value in known.items() if value != HIDDEN}
+        if HIDDEN in known.values():
+            return  # who has shown a secret in another call has not shown it in this one
         if not self._flow.missing(state, known):
             self._position = Position(state, known, entered=self._clock())
 
@@ -239,6 +256,14 @@ class Conversation:
     def key(self, digit: str) -> Outcome:
         """Hear a key of the caller's phone."""
         return self._step(Key(digit))
+
+    def spoke(self) -> None:
+        """Hear that the caller says something."""
+        self._position, _ = step(self._flow, self._position, Spoke(), self._clock())
+
+    def waited(self, seconds: float) -> None:
+        """Hear that the caller was away for so long, on hold: the time of the state stood still."""
+        self._position, _ = step(self._flow, self._position, Waited(seconds), self._clock())
 
     def silent(self) -> Outcome:
         """Hear that the caller has been silent as long as ``silence`` allows."""
@@ -353,10 +378,11 @@ class Conversation:
         for effect in effects:
             match effect:
                 case Refused():
-                    answer["error"] = effect.problem
-                    outcome = replace(outcome, say=f"Tell the caller, in your own words: {effect.problem}")
+                    answer["error"] = problem = fill(effect.problem, self._values(), keep=True)
+                    outcome = replace(outcome, say=f"Tell the caller, in your own words: {problem}")
                 case Again():
-                    answer["ask_again"] = f'Say: "{effect.say}"' if effect.say else _ASK_AGAIN
+                    say = fill(effect.say, self._values())
+                    answer["ask_again"] = f'Say: "{say}"' if say else _ASK_AGAIN
                     outcome = replace(outcome, say=answer["ask_again"])
                 case Entered():
                     answer.pop("ask_again", None)

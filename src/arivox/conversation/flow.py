@@ -58,6 +58,10 @@ class Position:
     """Digits that a tool asked for, whatever the state."""
     keyed: str = field(default="", repr=False)
     keyed_at: float = 0.0
+    done_at: float = float("-inf")
+    """When the last digits were complete; what is pressed right after them may belong to them."""
+    unended: bool = False
+    """They were a secret, and only a pause ended it."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     leaving: Leaving | None = None
 
@@ -100,6 +104,18 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoke:
+    """The caller is heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """The caller was away for so long: that time does not count."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Silent:
     """The caller has been silent as long as the state allows."""
 
@@ -132,7 +148,20 @@ class Checked:
     problem: str = ""
 
 
-Event = Move | NotUnderstood | Mistake | Breakdown | Key | Silent | Tick | Learned | Want | Checked
+Event = (
+    Move
+    | NotUnderstood
+    | Mistake
+    | Breakdown
+    | Key
+    | Spoke
+    | Waited
+    | Silent
+    | Tick
+    | Learned
+    | Want
+    | Checked
+)
 
 
 # --- effects ---
@@ -274,6 +303,10 @@ def step(flow: Flow, position: Position, event: Event, now: float = 0.0) -> Resu
             return _aside(flow, position, (ERROR_HANDLER,), Refused(event.problem), "error", now)
         case Key():
             return _key(flow, position, event.digit, now)
+        case Spoke():
+            return replace(position, silences=0), ()
+        case Waited():
+            return replace(position, entered=position.entered + event.seconds), ()
         case Silent():
             return _silent(flow, position, now)
         case Tick():
@@ -287,6 +320,8 @@ def step(flow: Flow, position: Position, event: Event, now: float = 0.0) -> Resu
 
 
 def _move(flow: Flow, position: Position, move: Move, now: float) -> Result:
+    if position.leaving is not None:
+        return position, (Refused("a move is being looked into already; wait for its result"),)
     exits = flow.exits(position)
     way = next((one for one in exits if one.state == move.state), None)
     if way is None:
@@ -338,10 +373,11 @@ def _arrive(flow: Flow, position: Position, leaving: Leaving, now: float) -> Res
 
 def _checked(flow: Flow, position: Position, event: Checked, now: float) -> Result:
     if position.leaving is not event.leaving:
+        position = replace(position, known={**position.known, **event.learned})
         return position, (Refused("the conversation has moved on meanwhile"),)
     position = replace(position, leaving=None)
     if event.problem:
-        return _refuse(flow, position, event.problem, now)
+        return _refuse(flow, _without_digits(position, flow.home(position)), event.problem, now)
     leaving = replace(event.leaving, known={**event.leaving.known, **event.learned})
     return _arrive(flow, position, leaving, now)
 
@@ -395,6 +431,9 @@ def _aside(
 
 def _key(flow: Flow, position: Position, digit: str, now: float) -> Result:
     wanted = flow.keying(position)
+    # A hash key that was not needed; or the rest of a secret, which nobody may see.
+    if wanted is None and now - position.done_at < KEYS_PAUSE_S and (digit == "#" or position.unended):
+        return replace(position, done_at=now), ()
     if wanted is not None:
         if digit == "#":
             return _keyed(flow, position, wanted, now) if position.keyed else (position, ())
@@ -405,11 +444,12 @@ def _key(flow: Flow, position: Position, digit: str, now: float) -> Result:
         return position, ()
     to = flow.states[position.state].keys.get(digit) or flow.home(position).keys.get(digit)
     if to is None:
-        return position, (Pressed(digit),)
+        secret = any(one.secret for one in flow.home(position).collects)
+        return position, () if secret else (Pressed(digit),)
     return _go(flow, position, to, "key", now)
 
 
-def _keyed(flow: Flow, position: Position, one: Field, now: float) -> Result:
+def _keyed(flow: Flow, position: Position, one: Field, now: float, *, by_pause: bool = False) -> Result:
     by_tool = position.wanted is not None
     digits = position.keyed
     position = replace(position, keyed="")
@@ -420,7 +460,8 @@ def _keyed(flow: Flow, position: Position, one: Field, now: float) -> Result:
     shown = HIDDEN if one.secret else value
     secrets = {**position.secrets, one.name: value} if one.secret else position.secrets
     known = {**position.known, one.name: shown}
-    position = replace(position, known=known, secrets=secrets, wanted=None)
+    position = replace(position, known=known, secrets=secrets, wanted=None, done_at=now)
+    position = replace(position, unended=by_pause and one.secret)
     keyed = Keyed(one.name, shown, by_tool)
     home = flow.home(position)
     ways = [way for way in home.exits if way.open(known)]
@@ -444,7 +485,7 @@ def _silent(flow: Flow, position: Position, now: float) -> Result:
 def _tick(flow: Flow, position: Position, now: float) -> Result:
     wanted = flow.keying(position)
     if wanted is not None and position.keyed and now - position.keyed_at >= KEYS_PAUSE_S:
-        return _keyed(flow, position, wanted, now)
+        return _keyed(flow, position, wanted, now, by_pause=True)
     timeout = flow.states[position.state].timeout
     if timeout is None or position.leaving is not None or now - position.entered < timeout.after_s:
         return position, ()
@@ -482,12 +523,17 @@ def _enter(
     # Who is sent on must not be held up: what would have been asked before is not asked, or only told.
     leaves = tuple(action for action in leaves if action.tool in ACTS)
     enters = tuple(action for action in enters if action.tool in ACTS or not checked)
+    if not aside and state != home.name:
+        # Digits that are asked for are asked for anew.
+        position = _without_digits(position, flow.states[state])
     after = Position(
         state,
         position.known,
         back=home.name if aside else "",
         entered=now,
         wanted=position.wanted,
+        done_at=position.done_at,
+        unended=position.unended,
         secrets=position.secrets,
     )
     return after, (
@@ -495,4 +541,14 @@ def _enter(
         *map(Run, leaves),
         Entered(position.state, state, cause),
         *map(Run, enters),
+    )
+
+
+def _without_digits(position: Position, state: State) -> Position:
+    """Forget the digits that a state asks for, so that they can be keyed in again."""
+    names = {one.name for one in state.collects if one.type == "digits"}
+    return replace(
+        position,
+        known={name: value for name, value in position.known.items() if name not in names},
+        secrets={name: value for name, value in position.secrets.items() if name not in names},
     )

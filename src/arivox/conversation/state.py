@@ -154,7 +154,7 @@ def placeholders(text: str) -> tuple[str, ...]:
 
 
 def fill(text: str, values: Mapping[str, str], *, keep: bool = False) -> str:
-    """Return the text with its placeholders replaced; those without a value by nothing, unless they are kept."""
+    """Return the text with its placeholders replaced; those without a value by nothing, or kept."""
 
     def value(found: re.Match[str]) -> str:
         return value_of(found[1], values) or found[2] or (found[0] if keep else "")
