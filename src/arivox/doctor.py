@@ -85,7 +85,7 @@ def _prompts(settings: Settings) -> Finding:
     try:
         sections = registry.find(settings.ai_service_provider).sections
         box = ToolBox(settings.tools_file, Calendar(settings.calendar_file))
-        found = prompts.load(settings.prompts_file, sections, box.finds)
+        found = prompts.load(settings.prompts_file, sections, box.facts)
     except SettingsError as error:
         hint = "Correct the file (arivox flow check shows every fault), or copy a fresh one: arivox init."
         return Finding("prompts", "failed", str(error), hint)

@@ -155,7 +155,7 @@ class Service:
                 provider.check(self.settings)
             else:
                 provider = replace(provider, new_session=self._new_session)
-            loaded = prompts.load(self.settings.prompts_file, provider.sections, self.toolbox.finds)
+            loaded = prompts.load(self.settings.prompts_file, provider.sections, self.toolbox.facts)
             self._chosen[provider.name] = (provider, loaded)
         return self._chosen[provider.name]
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from arivox.conversation import check, prompts
 from arivox.conversation.reader import Fault
-from arivox.conversation.tools.box import package_finds
+from arivox.conversation.tools.box import package_facts
 
 
 def faults(text: str) -> list[Fault]:
-    return check.faults(text, package_finds())
+    return check.faults(text, package_facts())
 
 
 FAULTY = """openai:
@@ -118,7 +118,7 @@ FLOW = """common:
         ("    error_handler: 'Oh {colour}'", "speaks of {colour}, which no state asks for"),
         (
             "gemini: {states: {a: 'About {size}?'}}",
-            "line 10, column 22: state 'a' speaks of {size}, which is asked",
+            "speaks of {size}, which has no value at the beginning",
         ),
         ("gemini: {states: {b: {next: c}}}", "from state 'a' no way leads to an end"),
         (
@@ -138,6 +138,21 @@ FLOW = """common:
         ("gemini: {states: {c: {collect: {x: {pattern: '('}}}}}", "pattern is not a regular expression"),
         ("gemini: {states: {c: {collect: {x: {secret: yes}}}}}", "secret is for digits keyed in"),
         ("gemini: {states: {c: {next: {}}}}", "next must be a state, a list of them, or end"),
+        (
+            "gemini: {states: {c: {on_enter: [transfer_call]}}}",
+            "line 10, column 34: 'transfer_call' needs destination",
+        ),
+        (
+            "gemini: {states: {c: {on_enter: [hold_call: {seconds: 3, music: x}]}}}",
+            "'hold_call' takes no music",
+        ),
+        ("gemini: {states: {c: {on_leave: [find_slot: {time: any}]}}}", "'find_slot' needs day"),
+        ("gemini: {states: {c: {collect: [size]}}}", "state 'c' asks for another 'size' than an earlier"),
+        (
+            "gemini: {states: {a: 'About {day}?', c: {next: [a, b]}}}",
+            "state 'a' speaks of {day}, which has no value at the beginning",
+        ),
+        ("gemini: {states: {b: {no_match: {say: 'Hm, {colour}?'}}}}", "asks again with {colour}, which no"),
         ("tools: {hold_call: {description: y}}", "'hold_call' is the name of a tool of Arivox"),
         ("tools: {größe: {description: y}}", "cannot be the name of a tool: letters of ASCII"),
         (

@@ -166,7 +166,7 @@ common:
         - operator
         - {state: done, when: {kind: [new, old], name: "*"}, anyway: yes}
       on_enter: [leave_note: {text: hello}]
-      on_leave: [order_status]
+      on_leave: [{order_status: {order: "{order}"}}]
     operator: {prompt: I connect you., next: end, no_match: {tries: 5}}
     done: Bye.
     fallback: Sorry?
@@ -215,7 +215,7 @@ def test_state_can_be_more_than_a_prompt(whole: str) -> None:
     assert state.tools == ("order_status",)
     assert state.keys == {"0": "operator", "#": "order"}
     assert state.on_enter == (Action("leave_note", {"text": "hello"}),)
-    assert state.on_leave == (Action("order_status"),)
+    assert state.on_leave == (Action("order_status", {"order": "{order}"}),)
 
 
 def test_state_has_its_own_instead_of_the_defaults_and_asides_have_none(whole: str) -> None:
@@ -223,6 +223,17 @@ def test_state_has_its_own_instead_of_the_defaults_and_asides_have_none(whole: s
     assert (states["operator"].tries, states["operator"].no_match_say) == (5, "")
     assert states["operator"].silence == states["order"].silence
     assert (states["fallback"].silence, states["fallback"].keys, states["fallback"].tries) == (None, {}, 3)
+
+
+def test_conditions_are_in_the_form_of_what_is_kept() -> None:
+    text = """
+    common:
+      states:
+        a: {prompt: A, collect: {ok: {type: yes_no}}, next: [{state: b, when: {ok: true}}]}
+        b: B
+    """
+    (way,) = prompts.parse(text, ["openai"], "test").states["a"].exits
+    assert way == Exit("b", {"ok": ("yes",)})
 
 
 def test_section_of_an_ai_refines_the_common_one(whole: str) -> None:

@@ -35,7 +35,7 @@ SAID = [
 
 def test_files_have_no_faults() -> None:
     box = ToolBox(FOLDER / "tools.py", Calendar(":memory:"))
-    assert check.faults((FOLDER / "prompts.yaml").read_text(), box.finds) == []
+    assert check.faults((FOLDER / "prompts.yaml").read_text(), box.facts) == []
 
 
 @pytest.mark.asterisk

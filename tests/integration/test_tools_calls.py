@@ -68,6 +68,15 @@ async def failing(call: CallInfo) -> str:
     "Break."
     raise ZeroDivisionError
 """
+CHECK_PIN = """
+from arivox.tools import ToolError
+
+@tool()
+def check_pin(call: CallInfo) -> None:
+    "Check the PIN."
+    if call.secrets["pin"] != "7391":
+        raise ToolError("the PIN is wrong")
+"""
 MUSIC_HZ = 317
 RINGING_HZ = (440, 480)  # of indications.conf, us
 
@@ -401,6 +410,80 @@ async def test_key_transfers_without_a_model(asterisk: AsteriskInstance, flow: d
         (state,) = rig.timelines[0].find("state")
         assert state.data == {"before": "greeting", "after": "operator", "cause": "key"}
         await talk(phone, peer)
+
+
+async def test_second_transfer_of_a_state_is_for_when_the_first_fails(
+    asterisk: AsteriskInstance, flow: dict[str, Any], tmp_path: Path
+) -> None:
+    two = "[{transfer_call: {destination: gone}}, {transfer_call: {destination: peer}}]"
+    (tmp_path / "prompts.yaml").write_text(FLOW.replace("[{transfer_call: {destination: peer}}]", two))
+    async with Rig(asterisk, Script, expect_log=["could not dial"], **flow) as rig, second_phone(rig) as peer:
+        phone, stage = await greeted(rig)
+        await phone.dtmf("0")
+        await stage.wanted()
+        await stage.say("I connect you.", speed=20)
+        assert await rig.ended() == "transferred"
+        answers = [entry.data["answer"] for entry in rig.timelines[0].find("transfer.answer")]
+        assert answers == ["failed", "answered"]
+        await talk(phone, peer)
+
+
+async def test_transfer_comes_before_the_end_of_the_call(
+    asterisk: AsteriskInstance, flow: dict[str, Any]
+) -> None:
+    slowly = phones.AnswerPlan(200, 1.0)  # longer than a good-bye takes
+    async with Rig(asterisk, Script, **flow) as rig, second_phone(rig, slowly) as peer:
+        phone, stage = await greeted(rig)
+        await stage.speech_started()
+        await stage.speech_stopped("Please.")
+        await stage.call("transfer_call", {"destination": "peer"}, end=False)
+        await stage.call("end_call", {})
+        assert await rig.ended() == "transferred"
+        await talk(phone, peer)
+
+
+async def test_key_in_the_good_bye_is_no_good_bye(asterisk: AsteriskInstance, flow: dict[str, Any]) -> None:
+    async with Rig(asterisk, Script, **flow) as rig, second_phone(rig) as peer:
+        phone, stage = await greeted(rig)
+        await stage.speech_started()
+        await stage.speech_stopped("Bye.")
+        await stage.call("end_call", {}, end=False)
+        began = time.monotonic()
+        tone = sound.encode(signal.tone(1013, 4.0), stage.session.output_format)
+        await stage.say(tone, speed=10, wait=False)
+        await phone.wait_heard(after=began)
+        await phone.dtmf("0")
+        await until(lambda: bool(rig.timelines[0].find("state")), "the state of the key")
+        await stage.wanted()
+        await stage.say("I connect you.", speed=20)
+        assert await rig.ended() == "transferred"
+        await talk(phone, peer)
+
+
+async def test_wrong_secret_is_keyed_in_again_and_stays_one(
+    asterisk: AsteriskInstance, flow: dict[str, Any], tmp_path: Path
+) -> None:
+    prompts = FLOW.replace("secret: true}}", "secret: true}}\n      on_leave: [check_pin]")
+    (tmp_path / "prompts.yaml").write_text(prompts)
+    with (tmp_path / "tools.py").open("a") as file:
+        file.write(CHECK_PIN)
+    async with Rig(asterisk, Script, log_level="debug", **flow) as rig:
+        phone, stage = await greeted(rig)
+        await use(stage, "move_to_state", state="pin")
+        await stage.wait_for("response.create")
+        await stage.say("Your PIN.", speed=20)
+        await phone.dtmf("1111")
+        create = await stage.wait_for("response.create")
+        assert "the PIN is wrong" in create["response"]["instructions"]
+        await stage.say("That is wrong.", speed=20)
+        await phone.dtmf("7391#")
+        await until(lambda: len(rig.timelines[0].find("state")) == 2, "the next state")
+        assert rig.timelines[0].find("state")[1].data["cause"] == "digits"
+        told = b"".join(f.data for f in stage.record.received() if f.kind != "input_audio_buffer.append")
+        for digits in ("7391", "7 3 9 1", "1111", "1 1 1 1"):
+            assert digits.encode() not in told
+            assert digits not in json.dumps(rig.timelines[0].as_dict())
+        assert {entry.data["digit"] for entry in rig.timelines[0].find("caller.dtmf")} == {"****"}
 
 
 async def test_hold_plays_music_and_brings_the_caller_back(

@@ -437,4 +437,4 @@ def test_own_tool_replaces_one_of_the_package(tmp_path: Path) -> None:
     )
     box = ToolBox(file, Calendar(":memory:"))
     assert box.with_endpoints({})["find_slot"].description == "Mine."
-    assert box.finds["find_slot"] == ("slot",)
+    assert box.facts["find_slot"].finds == ("slot",)

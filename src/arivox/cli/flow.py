@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -19,6 +18,7 @@ from arivox.conversation.promptsjs import convert as convert_script
 from arivox.conversation.schema import schema as prompts_schema
 from arivox.conversation.tools.box import ToolBox
 from arivox.conversation.tools.calendar import Calendar
+from arivox.conversation.tools.tool import Facts
 from arivox.errors import SettingsError
 from arivox.providers import registry
 
@@ -36,7 +36,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The prompts file (YA
 @flow.command()
 def check(file: File, tools: Tools = None, env_file: EnvFile = None, config: ConfigFile = None) -> None:
     """Report every fault of a prompts file, with line and column. Exit code 1 when there is one."""
-    found = faults(_read(file), _finds(tools, env_file, config))
+    found = faults(_read(file), _facts(tools, env_file, config))
     for fault in found:
         typer.echo(f"{file}: {fault}")
     if found:
@@ -57,7 +57,7 @@ def draw(
     if form not in _FORMATS:
         raise SettingsError("--format", f"{form!r} is unknown; there are {' and '.join(_FORMATS)}")
     sections = registry.find(provider, "--provider").sections
-    loaded = prompts.parse(_read(file), sections, str(file), _finds(tools, env_file, config))
+    loaded = prompts.parse(_read(file), sections, str(file), _facts(tools, env_file, config))
     sys.stdout.write(_FORMATS[form](loaded.flow))
 
 
@@ -73,10 +73,10 @@ def convert(file: Annotated[Path, typer.Argument(metavar="PROMPTS.JS", help="Of 
     sys.stdout.write(convert_script(_read(file), str(file)))
 
 
-def _finds(tools: Path | None, env_file: Path | None, config: Path | None) -> dict[str, Sequence[str]]:
+def _facts(tools: Path | None, env_file: Path | None, config: Path | None) -> dict[str, Facts]:
     """Return the tools that there are: those of the package, and of the file given or set."""
     settings = load_settings(env_file, config)
-    return ToolBox(tools or settings.tools_file, Calendar(settings.calendar_file)).finds
+    return ToolBox(tools or settings.tools_file, Calendar(settings.calendar_file)).facts
 
 
 def _read(file: Path) -> str:

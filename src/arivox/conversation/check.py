@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
+import yaml
+
 from arivox.conversation.endpoint import OF_THE_CALL, Endpoint
+from arivox.conversation.field import Field, parameters
 from arivox.conversation.flow import Flow
 from arivox.conversation.reader import Fault, PromptsFile, Section
-from arivox.conversation.state import ALIASES, ANY, ASIDES, State, placeholders
+from arivox.conversation.state import ALIASES, ANY, ASIDES, Action, State, placeholders
+from arivox.conversation.tools.tool import Facts, facts_of
 
 ALWAYS: Final = frozenset({"call.id", "call.exten", "now.date", "now.time", "now.weekday"})
 """Placeholders that have a value in every call."""
@@ -21,10 +26,10 @@ LEAVES: Final = frozenset({"transfer_call"})
 """Tools that can end a conversation."""
 
 
-def faults(text: str, tools: Mapping[str, Sequence[str]]) -> list[Fault]:
+def faults(text: str, tools: Mapping[str, Facts]) -> list[Fault]:
     """Return the faults of a prompts file, in the order of their places.
 
-    ``tools`` are the names of the tools that there are, and of what each may find out.
+    ``tools`` are those that there are, by name.
     """
     file = PromptsFile(text)
     for name in file.names:
@@ -36,7 +41,7 @@ def faults(text: str, tools: Mapping[str, Sequence[str]]) -> list[Fault]:
     return sorted(file.faults)
 
 
-def check_section(file: PromptsFile, section: Section, tools: Mapping[str, Sequence[str]]) -> None:
+def check_section(file: PromptsFile, section: Section, tools: Mapping[str, Facts]) -> None:
     """Add to the faults of a file what is wrong with the flow of one of its sections."""
     # With a state that could not be read, or that nobody knows, the rest of the flow would seem wrong too.
     read = len(section.states) == len(section.at) and any(name not in ASIDES for name in section.states)
@@ -45,13 +50,14 @@ def check_section(file: PromptsFile, section: Section, tools: Mapping[str, Seque
 
 
 class _Check:
-    def __init__(self, file: PromptsFile, section: Section, tools: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, file: PromptsFile, section: Section, tools: Mapping[str, Facts]) -> None:
         self._file = file
         self._section = section
         self._states = section.states
         self._flow = Flow(section.states)
-        self._tools = {**tools, **dict.fromkeys(file.endpoints, ())}
-        self._found_out = {name for finds in tools.values() for name in finds}
+        http = {name: facts_of(parameters(one.parameters)) for name, one in file.endpoints.items()}
+        self._tools = {**tools, **http}
+        self._found_out = {name for facts in tools.values() for name in facts.finds}
         self._after = {
             name: {after for after in _following(state) if after in self._states}
             for name, state in self._states.items()
@@ -65,8 +71,32 @@ class _Check:
         for node, name in self._section.tool_names:
             if name not in self._tools:
                 self._file.fault(node, f"{name!r} is not a tool; there are {', '.join(sorted(self._tools))}")
+        for node, action in self._section.actions:
+            self._action(node, action)
+        self._declared_twice()
         for endpoint in self._file.endpoints.values():
             self._endpoint(endpoint)
+
+    def _action(self, node: yaml.Node, action: Action) -> None:
+        facts = self._tools.get(action.tool)
+        if facts is None:
+            return
+        missing = sorted(facts.required - action.arguments.keys())
+        strange = sorted(action.arguments.keys() - facts.required - facts.optional)
+        if missing:
+            self._file.fault(node, f"{action.tool!r} needs {', '.join(missing)}")
+        if strange:
+            self._file.fault(node, f"{action.tool!r} takes no {', '.join(strange)}")
+
+    def _declared_twice(self) -> None:
+        """Two states may ask for the same, but not for two things of one name."""
+        seen: dict[str, Field] = {}
+        for name, state in self._states.items():
+            for field in state.collects:
+                alike = replace(field, description="", required=True)
+                if seen.setdefault(field.name, alike) != alike:
+                    problem = f"state {name!r} asks for another {field.name!r} than an earlier state"
+                    self._file.fault(self._section.at[name], problem)
 
     def _endpoint(self, endpoint: Endpoint) -> None:
         at = self._file.endpoint_at[endpoint.name]
@@ -99,14 +129,22 @@ class _Check:
         ever = {*self._flow.fields, *self._found_out}
         for name, state in self._states.items():
             at = self._section.prompt_at[name]
+            again = state.silence.say if state.silence is not None else ""
+            for wanted in placeholders(f"{again} {state.no_match_say}"):
+                if wanted not in {*ever, *ALWAYS, *SOMETIMES} and not wanted.startswith(CHANNEL):
+                    problem = f"state {name!r} asks again with {{{wanted}}}, which no state asks for"
+                    self._file.fault(at, problem)
             for wanted in placeholders(state.prompt):
                 names = {wanted, ALIASES.get(wanted, wanted)}
                 if wanted in ALWAYS or wanted.startswith(CHANNEL):
                     continue
+                first = name == self._flow.way[0]
                 if wanted in SOMETIMES:
                     problem = f"{{{wanted}}} may be withheld: write {{{wanted}|what to say then}}"
                 elif not names & ever:
                     problem = f"state {name!r} speaks of {{{wanted}}}, which no state asks for"
+                elif first:
+                    problem = f"state {name!r} speaks of {{{wanted}}}, which has no value at the beginning"
                 elif name not in ASIDES and not names & before[name]:
                     problem = f"state {name!r} speaks of {{{wanted}}}, which is asked for only later"
                 else:
@@ -139,7 +177,7 @@ class _Check:
         return known
 
     def _found_by(self, tools: Iterable[str]) -> set[str]:
-        return {name for tool in tools for name in self._tools.get(tool, ())}
+        return {name for tool in tools for name in self._tools.get(tool, Facts()).finds}
 
     def _conditions(self) -> None:
         fields = self._flow.fields

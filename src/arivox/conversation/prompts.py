@@ -12,10 +12,11 @@ from arivox.conversation.endpoint import Endpoint
 from arivox.conversation.flow import Flow
 from arivox.conversation.reader import PromptsFile
 from arivox.conversation.state import PLACEHOLDER, State
-from arivox.conversation.tools.box import package_finds
+from arivox.conversation.tools.box import package_facts
+from arivox.conversation.tools.tool import Facts
 from arivox.errors import SettingsError
 
-Tools = Mapping[str, Sequence[str]]
+Tools = Mapping[str, Facts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,12 @@ def load(path: Path | None, sections: Sequence[str], tools: Tools | None = None)
 def parse(text: str, sections: Sequence[str], source: str, tools: Tools | None = None) -> Prompts:
     """Parse the first of ``sections`` in a file. Raises SettingsError that names the place at fault.
 
-    ``tools`` are the names of the tools that there are, and of what each may find out; None: the package's.
+    ``tools`` are those that there are, by name; None: the package's.
     """
     file = PromptsFile(text)
     section = file.section(sections)
     if section is not None:
-        check_section(file, section, package_finds() if tools is None else tools)
+        check_section(file, section, package_facts() if tools is None else tools)
     elif not file.faults:
         wanted = " or ".join(map(repr, sections))
         raise SettingsError("PROMPTS_FILE", f"has no section {wanted}", source=source)

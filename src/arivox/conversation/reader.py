@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args
 
 import yaml
@@ -13,6 +13,7 @@ import yaml
 from arivox.conversation.endpoint import METHODS, TIMEOUT_S, Endpoint
 from arivox.conversation.field import TYPES, Field
 from arivox.conversation.state import (
+    ANY,
     ASIDES,
     FALLBACK,
     MOST_TRIES,
@@ -72,6 +73,7 @@ class Section:
     state_names: list[tuple[yaml.Node, str]] = field(default_factory=list)
     """Everything that must be the name of a state."""
     tool_names: list[tuple[yaml.Node, str]] = field(default_factory=list)
+    actions: list[tuple[yaml.Node, Action]] = field(default_factory=list)
     conditions: list[tuple[yaml.Node, str, tuple[str, ...]]] = field(default_factory=list)
     """Names and values that exits depend on."""
 
@@ -160,6 +162,11 @@ class PromptsFile:
             read = self._read_state(section, state, value, way, {} if state in ASIDES else defaults)
             if read is not None:
                 section.states[state] = read
+        fields = {one.name: one for read in section.states.values() for one in read.collects}
+        section.states = {
+            name: replace(read, exits=tuple(_as_kept(way, fields) for way in read.exits))
+            for name, read in section.states.items()
+        }
         for node, target in section.state_names:
             if target not in entries and target not in ASIDES:
                 self.fault(node, f"{target!r} is not a state{_meant(target, entries)}")
@@ -356,6 +363,7 @@ class PromptsFile:
             if isinstance(item, yaml.ScalarNode):
                 actions.append(Action(self._text(item, "a tool")))
                 section.tool_names.append((item, item.value))
+                section.actions.append((item, actions[-1]))
                 continue
             for name, (key, value) in self._pairs(item, None, "").items():
                 arguments = {
@@ -363,6 +371,7 @@ class PromptsFile:
                 }
                 actions.append(Action(name, arguments))
                 section.tool_names.append((key, name))
+                section.actions.append((key, actions[-1]))
         return tuple(actions)
 
     def _state_name(self, section: Section, node: yaml.Node) -> str:
@@ -474,6 +483,20 @@ class PromptsFile:
         if text not in ("true", "false", "yes", "no"):
             self.fault(node, f"{what} must be true or false")
         return text in ("true", "yes")
+
+
+def _as_kept(way: Exit, fields: Mapping[str, Field]) -> Exit:
+    """Return an exit whose condition names values in the form in which they are kept: yes, not true."""
+    when = {}
+    for name, values in way.when.items():
+        kept = []
+        for value in values:
+            try:
+                kept.append(fields[name].read(value) if name in fields and value != ANY else value)
+            except ValueError:
+                kept.append(value)  # the check finds it
+        when[name] = tuple(kept)
+    return replace(way, when=when)
 
 
 def _merged(base: yaml.Node, over: yaml.Node, depth: int = 0) -> yaml.Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -10,10 +10,10 @@ import aiohttp
 from arivox.conversation.endpoint import Endpoint
 from arivox.conversation.state import RESERVED
 from arivox.conversation.tools import python
-from arivox.conversation.tools.builtin import FINDS
+from arivox.conversation.tools.builtin import FACTS
 from arivox.conversation.tools.calendar import Calendar
 from arivox.conversation.tools.http import of_endpoint
-from arivox.conversation.tools.tool import OwnTool
+from arivox.conversation.tools.tool import Facts, OwnTool, facts_of
 from arivox.errors import SettingsError
 
 
@@ -30,9 +30,10 @@ class ToolBox:
         self._client: aiohttp.ClientSession | None = None
 
     @property
-    def finds(self) -> dict[str, Sequence[str]]:
-        """Return the names of the tools, and of what each may find out."""
-        return {**FINDS, **{name: tool.finds for name, tool in self._own.items()}}
+    def facts(self) -> dict[str, Facts]:
+        """Return what the check of a prompts file needs to know of each tool, by name."""
+        own = {name: facts_of(tool.parameters, tool.finds) for name, tool in self._own.items()}
+        return {**FACTS, **own}
 
     def with_endpoints(self, endpoints: Mapping[str, Endpoint]) -> dict[str, OwnTool]:
         """Return the tools by name, with those of a prompts file."""
@@ -51,6 +52,6 @@ class ToolBox:
         return self._client
 
 
-def package_finds() -> dict[str, Sequence[str]]:
-    """Return the tools of the package itself, and what each may find out."""
-    return ToolBox(None, Calendar(":memory:")).finds
+def package_facts() -> dict[str, Facts]:
+    """Return the facts of the tools of the package itself."""
+    return ToolBox(None, Calendar(":memory:")).facts

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from arivox.conversation.field import Field, parameters
+from arivox.conversation.tools.tool import Facts, facts_of
 from arivox.providers.base import Tool
 
 MOVE: Final = "move_to_state"
@@ -104,5 +105,8 @@ NOT_UNDERSTOOD_TOOL: Final = Tool(
     "to go on.",
 )
 
-FINDS: Final[Mapping[str, Sequence[str]]] = dict.fromkeys((*ALLOWED, END), ())
-"""Their names, for the check of the prompts file; none of them finds anything out for the flow."""
+FACTS: Final[Mapping[str, Facts]] = {
+    END: Facts(),
+    **{tool.name: facts_of(parameters(tool.fields)) for tool in ALLOWED.values()},
+}
+"""Of those that a state may run or allow."""
