@@ -176,3 +176,52 @@ def test_whatever_happens_each_deadline_is_raised_once(steps: list[tuple[float, 
     assert 300 <= ended <= 300.5
     idle = [alarm for alarm in kinds if alarm in (Alarm.ASK_CALLER, Alarm.CALLER_IDLE)]
     assert idle[:1] in ([], [Alarm.ASK_CALLER]), "a caller is asked before the call ends"
+
+
+def watchdog(**limits: float) -> Watchdog:
+    """Return a watchdog since 0, whose other limits are far away."""
+    far = Limits(length=1000, goodbye_before=0, idle=0, first_audio=1000, response=1000)
+    return Watchdog(replace(far, **limits), 0.0)
+
+
+def test_state_has_its_own_say_in_silence() -> None:
+    dog = watchdog(idle=30)
+    dog.silence(5)
+    dog.agent_quiet(10)
+    assert dog.check(14.9) is None
+    assert dog.check(15) is Alarm.CALLER_SILENT
+    assert dog.check(19.9) is None
+    assert dog.check(20) is Alarm.CALLER_SILENT, "each such while"
+    dog.key_pressed(21)
+    assert dog.check(25.9) is None
+    dog.silence(0)
+    assert dog.check(51) is Alarm.ASK_CALLER
+
+
+def test_nobody_is_waited_for_while_the_caller_is_away() -> None:
+    dog = watchdog(idle=5, response=3)
+    dog.caller_stopped(10)
+    dog.caller_away(True, 11)
+    assert dog.check(50) is None
+    dog.caller_away(False, 60)
+    assert dog.check(62.9) is None
+    assert dog.check(63) is Alarm.NO_RESPONSE
+    assert dog.check(65) is Alarm.ASK_CALLER
+
+
+def test_tool_at_work_is_waited_for_by_both_sides() -> None:
+    dog = watchdog(idle=5, response=3)
+    dog.silence(2)
+    dog.caller_stopped(10)
+    dog.tools_at_work(True, 11)
+    assert dog.check(40) is None
+    dog.tools_at_work(False, 41)
+    assert dog.check(43.9) is None
+    assert dog.check(44) is Alarm.NO_RESPONSE
+
+
+def test_longest_call_ends_on_hold_too() -> None:
+    dog = watchdog(length=100, goodbye_before=10)
+    dog.caller_away(True, 50)
+    assert dog.check(95) is None
+    assert dog.check(100) is Alarm.TIME_LIMIT
