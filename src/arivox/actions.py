@@ -17,7 +17,8 @@ from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
 from arivox.conversation.conversation import Conversation
 from arivox.conversation.flow import Keyed
-from arivox.conversation.tools import builtin
+from arivox.conversation.tools import names
+from arivox.conversation.tools.builtin import LONGEST_HOLD_S
 from arivox.destination import Destination
 from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import AsteriskError, ChannelGoneError
@@ -114,7 +115,7 @@ class Actions:
 
     async def run(self, name: str, arguments: Mapping[str, str]) -> Any:
         """Run one of our tools. Raises ToolError. A ``Continued`` is to be told, and gone on with."""
-        if name not in (builtin.TRANSFER, builtin.HOLD):
+        if name not in (names.TRANSFER, names.HOLD):
             return await self._act(name, arguments)
         if self._away:
             raise ToolError("the caller is on hold, or being connected")
@@ -245,7 +246,7 @@ class Actions:
         self.deaf = False
 
     async def _hold(self, arguments: Mapping[str, str]) -> dict[str, str]:
-        seconds = min(max(int(arguments["seconds"]), 1), builtin.LONGEST_HOLD_S)
+        seconds = min(max(int(arguments["seconds"]), 1), LONGEST_HOLD_S)
         await self.voice.spoken(_LAST_WORDS_S)
         self._timeline.add("hold", seconds=seconds)
         try:
@@ -298,11 +299,11 @@ class Actions:
 
 
 _ACTIONS: Final[dict[str, Callable[[Actions, Mapping[str, str]], Any]]] = {
-    builtin.END: Actions._end_call,
-    builtin.TRANSFER: Actions._transfer,
-    builtin.HOLD: Actions._hold,
-    builtin.SEND_DTMF: Actions._send_dtmf,
-    builtin.COLLECT: Actions._collect,
-    builtin.NOTE: Actions._note,
-    builtin.CALL_BACK: Actions._call_back,
+    names.END: Actions._end_call,
+    names.TRANSFER: Actions._transfer,
+    names.HOLD: Actions._hold,
+    names.SEND_DTMF: Actions._send_dtmf,
+    names.COLLECT: Actions._collect,
+    names.NOTE: Actions._note,
+    names.CALL_BACK: Actions._call_back,
 }

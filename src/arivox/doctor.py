@@ -16,8 +16,8 @@ from arivox.audio.format import ULAW
 from arivox.conversation import prompts
 from arivox.conversation.memory.store import make as make_store
 from arivox.conversation.tools.box import ToolBox
-from arivox.conversation.tools.builtin import TRANSFER
 from arivox.conversation.tools.calendar import Calendar
+from arivox.conversation.tools.names import TRANSFER
 from arivox.errors import ArivoxError, AsteriskError, ProviderError, SettingsError, StoreError
 from arivox.media.clock import Pacer
 from arivox.media.playout import Playout

@@ -16,7 +16,7 @@ from arivox.actions import Actions
 from arivox.audio.format import AudioFormat
 from arivox.conversation.conversation import Checks, Conversation, Outcome, Work
 from arivox.conversation.memory.transcript import Transcript
-from arivox.conversation.tools.builtin import HOLD
+from arivox.conversation.tools.names import HOLD
 from arivox.ending import EndReason
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut, Playout

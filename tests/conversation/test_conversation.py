@@ -16,8 +16,8 @@ from arivox.conversation.conversation import Conversation, Outcome, Work
 from arivox.conversation.flow import HIDDEN, KEYS_PAUSE_S, Entered
 from arivox.conversation.prompts import Prompts
 from arivox.conversation.state import plain
-from arivox.conversation.tools.builtin import END, MOVE, NOT_UNDERSTOOD
 from arivox.conversation.tools.calendar import Calendar
+from arivox.conversation.tools.names import END, MOVE, NOT_UNDERSTOOD
 
 SCRIPTS = """
 openai:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arivox.conversation.field import read_all
-from arivox.conversation.tools.builtin import ALLOWED, TRANSFER
+from arivox.conversation.tools.builtin import ALLOWED
+from arivox.conversation.tools.names import TRANSFER
 from arivox.destination import Destination, parse
 from arivox.errors import SettingsError
 from arivox.settings import Settings

@@ -13,6 +13,7 @@ from arivox.conversation.field import Field, parameters
 from arivox.conversation.flow import Flow
 from arivox.conversation.reader import Fault, PromptsFile, Section
 from arivox.conversation.state import ALIASES, ANY, ASIDES, Action, State, placeholders
+from arivox.conversation.tools.names import TRANSFER
 from arivox.conversation.tools.tool import Facts, facts_of
 
 ALWAYS: Final = frozenset({"call.id", "call.exten", "now.date", "now.time", "now.weekday"})
@@ -22,7 +23,7 @@ SOMETIMES: Final = frozenset({"caller.number", "caller.name"})
 CHANNEL: Final = "channel."
 """Before the name of a channel variable."""
 
-LEAVES: Final = frozenset({"transfer_call"})
+LEAVES: Final = frozenset({TRANSFER})
 """Tools that can end a conversation."""
 
 

@@ -44,14 +44,8 @@ from arivox.conversation.flow import (
 )
 from arivox.conversation.prompts import Prompts
 from arivox.conversation.state import ASIDES, Action, Exit, Silence, fill
-from arivox.conversation.tools.builtin import (
-    ALLOWED,
-    END,
-    END_TOOL,
-    MOVE,
-    NOT_UNDERSTOOD,
-    NOT_UNDERSTOOD_TOOL,
-)
+from arivox.conversation.tools.builtin import ALLOWED, END_TOOL, NOT_UNDERSTOOD_TOOL
+from arivox.conversation.tools.names import END, MOVE, NOT_UNDERSTOOD
 from arivox.conversation.tools.tool import OwnTool
 from arivox.providers.base import Brief, Tool, Utterance
 

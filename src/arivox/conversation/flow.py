@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from arivox.conversation.field import Field
 from arivox.conversation.state import (
-    ACTS,
     ASIDES,
     ERROR_HANDLER,
     FALLBACK,
@@ -24,6 +23,7 @@ from arivox.conversation.state import (
     placeholders,
     value_of,
 )
+from arivox.conversation.tools.names import ACTS
 
 KEYS_PAUSE_S: Final = 4.0
 """A caller who pressed keys and presses none for so long has finished."""

@@ -17,7 +17,6 @@ from arivox.conversation.state import (
     ASIDES,
     FALLBACK,
     MOST_TRIES,
-    RESERVED,
     Action,
     Exit,
     Silence,
@@ -26,6 +25,7 @@ from arivox.conversation.state import (
     collected_by_name,
     next_on,
 )
+from arivox.conversation.tools.names import RESERVED
 from arivox.settings import Provider
 
 PROVIDERS: Final[tuple[str, ...]] = get_args(Provider)

@@ -17,22 +17,6 @@ MOST_TRIES: Final = 3
 ANY: Final = "*"
 """In a condition: whatever the value, if there is one."""
 
-ACTS: Final = frozenset(
-    {
-        "end_call",
-        "transfer_call",
-        "hold_call",
-        "send_dtmf",
-        "collect_digits",
-        "leave_note",
-        "request_call_back",
-    }
-)
-"""Tools that act on the call. A state may run them on entering and leaving; they refuse nothing."""
-
-RESERVED: Final = ACTS | {"move_to_state", "not_understood"}
-"""Names that no tool of the user's may have."""
-
 PLACEHOLDER: Final = re.compile(r"\{(\w+(?:\.\w+)*)(?:\|([^{}]*))?\}")
 """``{name}`` stands in a prompt for a value, ``{name|words}`` for a value or else for these words."""
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import aiohttp
 
 from arivox.conversation.endpoint import Endpoint
-from arivox.conversation.state import RESERVED
 from arivox.conversation.tools import python
 from arivox.conversation.tools.builtin import FACTS
 from arivox.conversation.tools.calendar import Calendar
 from arivox.conversation.tools.http import of_endpoint
+from arivox.conversation.tools.names import RESERVED
 from arivox.conversation.tools.tool import Facts, OwnTool, facts_of
 from arivox.errors import SettingsError
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from arivox.conversation.field import Field, parameters
+from arivox.conversation.tools.names import (
+    CALL_BACK,
+    COLLECT,
+    END,
+    HOLD,
+    NOT_UNDERSTOOD,
+    NOTE,
+    SEND_DTMF,
+    TRANSFER,
+)
 from arivox.conversation.tools.tool import Facts, facts_of
 from arivox.providers.base import Tool
-
-MOVE: Final = "move_to_state"
-END: Final = "end_call"
-NOT_UNDERSTOOD: Final = "not_understood"
-TRANSFER: Final = "transfer_call"
-HOLD: Final = "hold_call"
-SEND_DTMF: Final = "send_dtmf"
-COLLECT: Final = "collect_digits"
-NOTE: Final = "leave_note"
-CALL_BACK: Final = "request_call_back"
 
 LONGEST_HOLD_S: Final = 120
 
