@@ -183,7 +183,8 @@ class Call:
         """Hear that the caller's channel left: there is nobody to speak to."""
         self._caller_present = False
         self._gone.set()
-        self.end(EndReason.CALLER_HANGUP)
+        # Who was let go leaves too, and that may be heard of first.
+        self.end(EndReason.TRANSFERRED if self._released else EndReason.CALLER_HANGUP)
 
     def media_gone(self) -> None:
         """Hear that our media channel vanished from Asterisk."""
