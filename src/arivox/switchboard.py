@@ -120,9 +120,9 @@ class Switchboard:
             case StasisStart(channel=channel, args=args):
                 self._entered(channel, args)
             case ChannelHangupRequest(channel=channel, cause=cause):
-                self._left(channel, cause or 0)
+                self._left(channel, cause or None)
             case StasisEnd(channel=channel):
-                self._left(channel, None)
+                self._left(channel, 0)
             case ChannelDestroyed(channel=channel, cause=cause):
                 self._left(channel, cause)
             case ChannelDtmfReceived(channel=channel, digit=digit):
@@ -154,8 +154,10 @@ class Switchboard:
             self._part(pair, channel.id)
         if (call := self._calls.get(channel.id)) is not None:
             call.caller_gone()
-        elif (call := self._owner(channel.id)) is not None and (channel.id == call.media_id or cause):
-            # Why a leg was not answered stands in its last event, or in the far end's own words before.
+        elif (call := self._owner(channel.id)) is not None and (
+            # Why a leg was not answered stands in its last event, if the far end has not said it before.
+            channel.id == call.media_id or cause is not None
+        ):
             call.leg_gone(channel.id, cause or 0)
 
     def _owner(self, name: str) -> Call | None:
