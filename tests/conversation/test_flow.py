@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -431,6 +432,15 @@ def keys(flow: Flow, position: Position, digits: str, now: float = 0.0) -> tuple
         position, effects = step(flow, position, Key(digit), now)
         found += effects
     return position, found
+
+
+def test_what_is_not_possible_is_told_without_what_is_said_to_the_not_understood() -> None:
+    flow = Flow({**RICH.states, "dear": State("dear", "D {price}", on_enter=(Action("ask_price"),))})
+    states = {**flow.states, "order": replace(flow.states["order"], no_match_say="Pardon?")}
+    position, (check,) = step(Flow(states), Position("order"), Move("dear", {"size": "large"}))
+    assert isinstance(check, Check)
+    _, (told,) = step(Flow(states), position, Checked(check.leaving, problem="sold out"))
+    assert told == Refused("sold out")
 
 
 def test_refused_secret_is_asked_for_again_and_stays_one() -> None:

@@ -377,7 +377,9 @@ def _checked(flow: Flow, position: Position, event: Checked, now: float) -> Resu
         return position, (Refused("the conversation has moved on meanwhile"),)
     position = replace(position, leaving=None)
     if event.problem:
-        return _refuse(flow, _without_digits(position, flow.home(position)), event.problem, now)
+        # It was understood, and is not possible: there is nothing to say again in other words.
+        asked_anew = _without_digits(position, flow.home(position))
+        return _mistaken(flow, asked_anew, Refused(event.problem), now)
     leaving = replace(event.leaving, known={**event.leaving.known, **event.learned})
     return _arrive(flow, position, leaving, now)
 
