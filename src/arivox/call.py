@@ -24,13 +24,13 @@ from arivox.asterisk.messages import Channel
 from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.audio.g711 import Law, decode, encode
 from arivox.audio.level import Leveller
-from arivox.conversation.check import CHANNEL
 from arivox.conversation.conversation import Conversation
 from arivox.conversation.flow import HIDDEN
 from arivox.conversation.memory.record import CallRecord, Turn
 from arivox.conversation.memory.transcript import Transcript
 from arivox.conversation.memory.writer import CallMemory, Writer
 from arivox.conversation.prompts import Prompts
+from arivox.conversation.state import CHANNEL
 from arivox.conversation.tools.box import ToolBox
 from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import (
@@ -121,7 +121,7 @@ class Call:
         self._memory: CallMemory | None = None
         self._leveller: Leveller | None = None
         self._law: Law = "ulaw"
-        self.silence = ULAW.silence
+        self._silence = ULAW.silence
         self._gone = asyncio.Event()
         self._connected = False  # caller and colleague hear each other: the rest is theirs
         self._actions = Actions(
@@ -257,7 +257,7 @@ class Call:
                 await connecting
             await self._build_media(link, audio)
             self._record(audio)
-            self.silence = audio.silence
+            self._silence = audio.silence
             link.start(self._on_caller_audio, Discreet(self._recorder, self) if self._recorder else None)
             self._talking = True
             self.timeline.add("media.up", codec=audio.name, port=link.port)
@@ -434,10 +434,14 @@ class Call:
         if self._ended.done():
             return
         if self.private or self._actions.deaf:
-            data = self.silence * (len(data) // len(self.silence))
+            data = self.silent(data)
         if self._leveller is not None:
             data = encode(self._leveller.process(decode(data, self._law)), self._law)
         self._exchange.session.send_audio(data)
+
+    def silent(self, audio: bytes) -> bytes:
+        """Return as much silence."""
+        return self._silence * (len(audio) // len(self._silence))
 
     @property
     def private(self) -> bool:
@@ -573,8 +577,7 @@ class Discreet:
 
     def caller(self, audio: bytes) -> None:
         """Take the caller's sound."""
-        silence = self._call.silence
-        self._recorder.caller(silence * (len(audio) // len(silence)) if self._call.private else audio)
+        self._recorder.caller(self._call.silent(audio) if self._call.private else audio)
 
     def agent(self, audio: bytes) -> None:
         """Take the agent's sound."""

@@ -432,7 +432,7 @@ class Exchange:
         result = results[-1]
         if self._ended:
             return
-        self._apply_quietly(self._conversation.learned(result.learned))
+        self._conversation.learned(result.learned)  # told together with what follows
         self._apply_quietly(self._conversation.ran(work.name, result.output))
         if result.continued is not None:
             self.tell(result.continued.say)

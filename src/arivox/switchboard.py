@@ -230,8 +230,9 @@ class Switchboard:
         for pair in set(self._pairs.values()):
             if left := next((one for one in pair.channel_ids if one not in present), None):
                 self._part(pair, left)
+        talking = {pair.bridge_id for pair in self._pairs.values()}
         for bridge_id in held.bridge_ids:
-            if _OURS.match(bridge_id) and self._owner(bridge_id) is None:
+            if _OURS.match(bridge_id) and self._owner(bridge_id) is None and bridge_id not in talking:
                 await self._find_pair(bridge_id)
         for channel_id, call in before.items():
             if channel_id not in present:

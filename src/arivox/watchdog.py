@@ -68,17 +68,18 @@ class Watchdog:
     def caller_away(self, away: bool, now: float) -> None:
         """Hear that the caller cannot speak with the AI for a while, or can again: nobody is waited for."""
         self._away = away
-        self._quiet_since = now
-        if self._response != _NEVER:
-            self.answer_expected(now)
+        self._begin_anew(now)
 
     def tools_at_work(self, running: bool, now: float) -> None:
         """Hear that the AI waits for a tool, or no longer: neither it nor the caller is waited for."""
         if self._tools and not running:
-            self._quiet_since = now
-            if self._response != _NEVER:
-                self.answer_expected(now)
+            self._begin_anew(now)
         self._tools = running
+
+    def _begin_anew(self, now: float) -> None:
+        self._quiet_since = now
+        if self._response != _NEVER:
+            self.answer_expected(now)
 
     def key_pressed(self, now: float) -> None:
         """Hear that the caller pressed a key: they are there."""

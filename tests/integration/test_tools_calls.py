@@ -120,6 +120,19 @@ async def use(stage: Stage, tool: str, **arguments: Any) -> str:
     return await stage.call(tool, arguments)
 
 
+async def somebody_please(rig: Rig) -> tuple[SipPhone, Stage]:
+    """Let a caller be greeted by any AI, and ask for somebody."""
+    phone = await rig.dial()
+    stage = await rig.stage()
+    await stage.wanted()
+    await stage.say("Hello.", speed=1)
+    await phone.wait_heard()
+    await phone.wait_silence(900)
+    await stage.speech_started()
+    await stage.speech_stopped("Somebody, please.")
+    return phone, stage
+
+
 async def output(stage: Stage, timeout: float = 8.0) -> Any:
     """Return the next result of a tool."""
     while True:
@@ -263,14 +276,7 @@ async def test_attended_transfer_with_the_other_ais(
 ) -> None:
     """The AI asks for it by its own kind of tool call, and is told of the colleague by its result."""
     async with Rig(asterisk, Script, ai_service_provider=provider, **flow) as rig, second_phone(rig) as peer:
-        phone = await rig.dial()
-        stage = await rig.stage()
-        await stage.wanted()
-        await stage.say("Hello.", speed=1)
-        await phone.wait_heard()
-        await phone.wait_silence(900)
-        await stage.speech_started()
-        await stage.speech_stopped("Somebody, please.")
+        phone, stage = await somebody_please(rig)
         await stage.call("transfer_call", {"destination": "peer", "summary": "It is about a toothache."})
         await peer.wait_state("up")
         await until(lambda: bool(rig.timelines[0].find("tool")), "the result of the tool")
@@ -294,14 +300,7 @@ async def test_busy_line_gives_the_caller_back_to_the_other_ais(
         Rig(asterisk, Script, ai_service_provider=provider, **flow) as rig,
         second_phone(rig, phones.BUSY),
     ):
-        phone = await rig.dial()
-        stage = await rig.stage()
-        await stage.wanted()
-        await stage.say("Hello.", speed=1)
-        await phone.wait_heard()
-        await phone.wait_silence(900)
-        await stage.speech_started()
-        await stage.speech_stopped("Somebody, please.")
+        phone, stage = await somebody_please(rig)
         await stage.call("transfer_call", {"destination": "peer"})
         await until(lambda: bool(rig.timelines[0].find("tool")), "the result of the tool")
         assert "the line is busy" in str(rig.timelines[0].find("tool")[0].data["output"])

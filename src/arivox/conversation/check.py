@@ -12,7 +12,7 @@ from arivox.conversation.endpoint import OF_THE_CALL, Endpoint
 from arivox.conversation.field import Field, parameters
 from arivox.conversation.flow import Flow
 from arivox.conversation.reader import Fault, PromptsFile, Section
-from arivox.conversation.state import ALIASES, ANY, ASIDES, Action, State, placeholders
+from arivox.conversation.state import ALIASES, ANY, ASIDES, CHANNEL, Action, State, placeholders
 from arivox.conversation.tools.names import TRANSFER
 from arivox.conversation.tools.tool import Facts, facts_of
 
@@ -20,9 +20,6 @@ ALWAYS: Final = frozenset({"call.id", "call.exten", "now.date", "now.time", "now
 """Placeholders that have a value in every call."""
 SOMETIMES: Final = frozenset({"caller.number", "caller.name"})
 """Placeholders that have none when the caller withholds it."""
-CHANNEL: Final = "channel."
-"""Before the name of a channel variable."""
-
 LEAVES: Final = frozenset({TRANSFER})
 """Tools that can end a conversation."""
 

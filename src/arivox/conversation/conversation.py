@@ -197,7 +197,7 @@ class Conversation:
         lines = [f"Current state: {self.state}", fill(flow.states[self.state].prompt, values)]
         if self.state in ASIDES:
             lines += [f"Gone aside from: {home.name}"]
-        asked = [one for one in home.collects if not (one.secret and one.type == "digits")]
+        asked = [one for one in home.collects if not one.secret]
         if asked:
             lines += ["Ask for: " + "; ".join(map(_asked, asked))]
         keyed = [one.name for one in home.collects if one.type == "digits"]
@@ -253,11 +253,11 @@ class Conversation:
 
     def spoke(self) -> None:
         """Hear that the caller says something."""
-        self._position, _ = step(self._flow, self._position, Spoke(), self._clock())
+        self._take(Spoke())
 
     def waited(self, seconds: float) -> None:
         """Hear that the caller was away for so long, on hold: the time of the state stood still."""
-        self._position, _ = step(self._flow, self._position, Waited(seconds), self._clock())
+        self._take(Waited(seconds))
 
     def silent(self) -> Outcome:
         """Hear that the caller has been silent as long as ``silence`` allows."""
@@ -290,7 +290,7 @@ class Conversation:
 
     def want(self, field: Field | None) -> None:
         """Take the next keys for this, or no longer."""
-        self._position, _ = step(self._flow, self._position, Want(field), self._clock())
+        self._take(Want(field))
 
     def ran(self, name: str, output: str) -> Outcome:
         """Hear what came of a tool that the flow itself ran."""
@@ -354,9 +354,13 @@ class Conversation:
                 self._note(f"Result of {action.tool}: it failed: {error}")
         return works
 
+    def _take(self, event: Event) -> tuple[Effect, ...]:
+        self._position, effects = step(self._flow, self._position, event, self._clock())
+        return effects
+
     def _step(self, event: Event) -> Outcome:
         before = self._position
-        self._position, effects = step(self._flow, before, event, self._clock())
+        effects = self._take(event)
         if self._position.state != before.state:
             self._results = []
             self._pressed = ""

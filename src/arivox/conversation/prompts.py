@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
-from arivox.conversation.check import CHANNEL, check_section
+from arivox.conversation.check import check_section
 from arivox.conversation.endpoint import Endpoint
 from arivox.conversation.flow import Flow
 from arivox.conversation.reader import PromptsFile
-from arivox.conversation.state import PLACEHOLDER, State
+from arivox.conversation.state import CHANNEL, PLACEHOLDER, State
 from arivox.conversation.tools.box import package_facts
 from arivox.conversation.tools.tool import Facts
 from arivox.errors import SettingsError

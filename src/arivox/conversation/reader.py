@@ -87,18 +87,17 @@ class PromptsFile:
         self.endpoint_at: dict[str, yaml.Node] = {}
         self._parts: dict[str, yaml.MappingNode] = {}
         self._sections: dict[str, Section] = {}
-        self.root: yaml.Node | None = None
         try:
-            self.root = yaml.compose(text, Loader=yaml.SafeLoader)
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
             self.faults.append(Fault(line, column, f"not valid YAML: {getattr(error, 'problem', error)}"))
             return
-        if not isinstance(self.root, yaml.MappingNode) or not self.root.value:
+        if not isinstance(root, yaml.MappingNode) or not root.value:
             self.faults.append(Fault(1, 1, f"the file must have sections: {', '.join(PROVIDERS)}"))
             return
-        for name, (_, value) in self._pairs(self.root, _FILE, "").items():
+        for name, (_, value) in self._pairs(root, _FILE, "").items():
             if name == TOOLS:
                 self._read_endpoints(value)
             elif isinstance(value, yaml.MappingNode):

@@ -20,6 +20,8 @@ ANY: Final = "*"
 PLACEHOLDER: Final = re.compile(r"\{(\w+(?:\.\w+)*)(?:\|([^{}]*))?\}")
 """``{name}`` stands in a prompt for a value, ``{name|words}`` for a value or else for these words."""
 
+CHANNEL: Final = "channel."
+"""Before the name of a channel variable."""
 ALIASES: Final = {"date": "day", "day": "date"}
 
 # What the caller says in a state of the scripts is known from then on under this name.
