@@ -22,7 +22,7 @@ from arivox.testing.marked import MarkedStream
 
 LOUD_DBFS: Final = -40.0
 _LOUD: Final = signal.amplitude(LOUD_DBFS)
-_NEXT_ANSWER_EARLY_S: Final = 0.5
+NEXT_ANSWER_EARLY_S: Final = 0.5
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -116,7 +116,7 @@ class Monologue(Speaker):
         form = response.audio_format
         sizes = [form.bytes_for(self._chunk_ms)] if self._chunk_ms else None
         response.say(sound.tone(form, self._seconds * 1000, 450.0), "", now, sizes=sizes, speed=self._speed)
-        again = now + self._seconds - _NEXT_ANSWER_EARLY_S
+        again = now + self._seconds - NEXT_ANSWER_EARLY_S
         self.session.timers.at(again, lambda then: self.wanted(response, then))
 
 

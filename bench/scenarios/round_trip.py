@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
+from arivox.testing.pacer import TICK_S, Pacer
 from arivox.testing.signal import PROBES_HZ
 from bench.bursts import reached_ai, say_bursts
 from bench.errors import BenchError
@@ -18,9 +20,8 @@ async def measure(bed: Testbed, plan: Plan) -> Result:
     """Measure the way up, the way down and both, and count bursts that never came back."""
     rows: list[Row] = []
     numbers: dict[str, Any] = {}
-    # How the clocks of phone and service lie to each other is luck, and changes with each round of calls.
     for count, rounds in ((1, 8), (plan.calls, 3), (2 * plan.calls, 2)):
-        trips = await echo(bed, count, 1 if plan.quick else rounds, 3)
+        trips = await echo(bed, count, phases(1 if plan.quick else rounds), 3)
         numbers[f"{count}_calls"] = trips
         calls = f"{count} call{'s' * (count > 1)}"
         total, up, down = trips["total_ms"], trips["up_ms"], trips["down_ms"]
@@ -39,8 +40,18 @@ def _where(lost: list[dict[str, Any]]) -> str:
     return f"{up} on the way up, {len(lost) - up} on the way down" if lost else ""
 
 
-async def echo(bed: Testbed, count: int, rounds: int, bursts: int, extension: str = AGENT) -> dict[str, Any]:
-    """Have ``count`` callers say bursts to an AI that repeats them, in so many ``rounds`` of calls.
+def phases(rounds: int) -> list[float]:
+    """Return where the phones' clock begins within a tick, in seconds, for so many rounds of calls.
+
+    The service sends in slots of the same length: how long a frame waits for one hangs on both clocks.
+    """
+    return [TICK_S * (index + 0.5) / rounds for index in range(rounds)]
+
+
+async def echo(
+    bed: Testbed, count: int, phases: Sequence[float], bursts: int, extension: str = AGENT
+) -> dict[str, Any]:
+    """Have ``count`` callers say bursts to an AI that repeats them, in one round of calls for each phase.
 
     Raise BenchError where not one comes back.
     """
@@ -48,12 +59,14 @@ async def echo(bed: Testbed, count: int, rounds: int, bursts: int, extension: st
     up: list[float] = []
     down: list[float] = []
     lost: list[dict[str, Any]] = []
-    for _ in range(rounds):
+    for phase in phases:
+        Pacer.running().phase_s = phase
         await bed.ai.be("Repeater")
         async with bed.calls(count, extension) as phones:
             each = await asyncio.gather(
                 *(say_bursts(phone, hz, bursts) for phone, hz in zip(phones, PROBES_HZ, strict=False))
             )
+        Pacer.running().phase_s = None
         onsets = await bed.ai.notes("onset")
         for index, burst in ((index, burst) for of_one in each for index, burst in enumerate(of_one)):
             at_ai = reached_ai(burst, onsets)
@@ -69,6 +82,6 @@ async def echo(bed: Testbed, count: int, rounds: int, bursts: int, extension: st
         "total_ms": spread(totals),
         "up_ms": spread(up),
         "down_ms": spread(down),
-        "said": rounds * count * bursts,
+        "said": len(phases) * count * bursts,
         "lost": lost,
     }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arivox.audio.g711 import Pcm
+from arivox.audio.g711 import SILENCE, Law, Pcm, decode, encode
 from arivox.audio.resample import Resampler
 
 PAIRS = [(24000, 8000), (16000, 8000), (8000, 24000), (8000, 16000)]
@@ -116,6 +116,30 @@ def test_chunks_leave_no_seams(pair: tuple[int, int], cuts: list[int]) -> None:
     joined = np.concatenate(pieces)
     assert len(joined) == len(whole)
     assert np.abs(joined.astype(int) - whole.astype(int)).max() <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pair=st.sampled_from(UP),
+    law=st.sampled_from(["ulaw", "alaw"]),
+    parts=st.lists(
+        st.tuples(st.sampled_from([0.0, 300.0, 9000.0, 60000.0]), st.integers(0, 200)), max_size=9
+    ),
+)
+def test_g711_is_resampled_as_its_samples_are(
+    pair: tuple[int, int], law: Law, parts: list[tuple[float, int]]
+) -> None:
+    # Loud and quiet by turns, in chunks of any size: what a loud chunk leaves behind may overshoot later.
+    signs = np.random.default_rng(3).choice([-1.0, 1.0], 2000)
+    chunks = [
+        encode(np.clip(level * signs[:size], -32768, 32767).astype(np.int16), law) for level, size in parts
+    ]
+    direct, by_samples = Resampler(*pair, law), Resampler(*pair)
+    by_samples.process(decode(SILENCE[law] * 100, law))
+    for chunk in chunks:
+        heard = direct.pcm(chunk).astype(int)
+        expected = by_samples.process(decode(chunk, law)).astype(int)
+        assert np.abs(heard - expected).max(initial=0) <= 1
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)

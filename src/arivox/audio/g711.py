@@ -56,7 +56,7 @@ def _alaw_encode_table() -> npt.NDArray[np.uint8]:
 
 DECODE: Final[dict[Law, Pcm]] = {"ulaw": _ulaw_decode_table(), "alaw": _alaw_decode_table()}
 ENCODE: Final[dict[Law, npt.NDArray[np.uint8]]] = {"ulaw": _ulaw_encode_table(), "alaw": _alaw_encode_table()}
-_DECODE_FLOAT: Final[dict[Law, Samples]] = {law: table.astype(np.float32) for law, table in DECODE.items()}
+DECODE_FLOAT: Final[dict[Law, Samples]] = {law: table.astype(np.float32) for law, table in DECODE.items()}
 # The codes of -32768, -32767 and so on: an index off either end is cut to it, as a peak should be.
 _CODES: Final = {law: np.roll(table, 32768) for law, table in ENCODE.items()}
 _FIRST_CODE: Final = np.float32(32768.5)  # the place of 0, and half a step to round by
@@ -73,14 +73,10 @@ def encode(pcm: Pcm, law: Law) -> bytes:
     return ENCODE[law].take(pcm.view(np.uint16)).tobytes()
 
 
-def decode_into(samples: Samples, data: bytes, law: Law) -> None:
-    """Write the samples of G.711 ``data`` into ``samples``: shape (n,), float32, full scale is 32768."""
-    _DECODE_FLOAT[law].take(np.frombuffer(data, np.uint8), out=samples, mode="clip")
-
-
 def encode_samples(samples: Samples, law: Law) -> bytes:
-    """Return G.711 bytes, one for each of ``samples``, rounded to int16, peaks cut off."""
-    return _CODES[law].take((samples + _FIRST_CODE).astype(np.intp), mode="clip").tobytes()
+    """Return G.711 bytes, one for each of ``samples``, rounded to int16, peaks cut off. They are changed."""
+    np.add(samples, _FIRST_CODE, out=samples)
+    return _CODES[law].take(samples.astype(np.intp), mode="clip").tobytes()
 
 
 def attenuation(law: Law, factor: float) -> bytes:

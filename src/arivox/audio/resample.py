@@ -4,19 +4,21 @@ Both filters pass 0-3.4 kHz within 0.2 dB and stop 4.6 kHz and above by 84 dB. W
 delayed by 0.3 ms in its middle and by 0.8 ms at 3.4 kHz; linear phase would take 1.4 ms and more taps. The
 ear does not notice half a millisecond between low and high tones, but a call adds up the delays of both ways.
 
-A whole block is one matrix product: a Toeplitz matrix of taps times overlapping rows of samples, which numpy
-hands to BLAS. The buffers are kept from chunk to chunk. The number of samples out is exact for any size of
-chunk in.
+A chunk is one matrix product: overlapping rows of samples times a Toeplitz matrix of taps, which numpy hands
+to BLAS. In a call this runs for 20 ms of sound at a time, long after the last, and what it costs is how many
+functions it must fetch from memory again: so it makes do with few, and keeps buffers and views from chunk to
+chunk.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from arivox.audio.g711 import Pcm, Samples
+from arivox.audio.g711 import DECODE_FLOAT, SILENCE, Law, Pcm, Samples
 
 # Designed with scipy.signal as linear-phase filters for the squared magnitude,
 #   remez(2 * n - 1, [0, 3400, 4600, fs / 2], [1, 0], weight=[1 / (2 * p), 2 / s**2], fs=fs)
@@ -53,7 +55,6 @@ _BLOCK = 20  # samples at 8 kHz in one row of the product: small enough for BLAS
 # that costs many times the work.
 _MOST_ROWS = 64
 _LOWEST, _HIGHEST = np.float32(-32768), np.float32(32767)
-_ROUNDING = np.float32(1.5 * 2**23)
 
 
 def taps(high_rate: int) -> npt.NDArray[np.float64]:
@@ -88,44 +89,58 @@ class Resampler:
     """Converts one stream of samples from ``source`` to ``target`` Hz.
 
     One of the rates is 8000, the other 16000 or 24000. Keeps its state from chunk to chunk, so a stream cut
-    anywhere sounds the same as in one piece.
+    anywhere sounds the same as in one piece. The stream is little-endian int16, or of ``law``: G.711.
 
-    ``process`` takes and returns int16. Samples in another form save the copies: they are written into what
-    ``room`` returns, and ``filtered`` returns what comes out of them.
+    Going up: exactly ``ratio`` samples for each one. Going down: one for each full group of ``ratio`` samples
+    since the start of the stream; a rest, be it half a sample, is kept for the next chunk.
     """
 
     __slots__ = (
         "_blocks",
+        "_codes",
         "_factor",
         "_in",
         "_kept",
-        "_left",
+        "_loud",
         "_matrix",
-        "_next_rest",
         "_out",
+        "_place",
         "_planned",
         "_product",
         "_rest",
+        "_rest_after",
+        "_rest_planned",
         "_result",
-        "_room",
+        "_safe",
+        "_silence",
         "_start",
         "_stream",
+        "_tail",
+        "_type",
+        "_width",
         "_windows",
         "source",
         "target",
     )
 
-    def __init__(self, source: int, target: int) -> None:
+    def __init__(self, source: int, target: int, law: Law | None = None) -> None:
         if min(source, target) != 8000 or max(source, target) not in _TAPS:
             raise ValueError(f"no filter between {source} and {target} Hz")
         self.source = source
         self.target = target
         self._factor = source // 8000 if source > target else 1
         self._matrix, self._in, self._out = _matrix(source, target)
-        self._kept = self._matrix.shape[0] - self._in  # samples before a block that its result depends on
-        self._stream = np.zeros(0, np.float32)
-        self._planned = (-1, 0)
+        self._codes = None if law is None else DECODE_FLOAT[law]
+        self._safe = b"" if law is None else _safe_codes(law, self._matrix)
+        self._silence = b"\0\0" if law is None else SILENCE[law]
+        self._type = np.dtype("<i2" if law is None else np.uint8)
+        self._width = self._type.itemsize
+        # Bytes before a block that its result depends on.
+        self._kept = (self._matrix.shape[0] - self._in) * self._width
+        self._stream = bytearray(self._kept)
+        self._loud = 0  # bytes to come whose results may overshoot
         self.reset()
+        self._plan(0)
 
     def delay_ms(self, hz: float) -> float:
         """Return the delay of a tone (the group delay at ``hz``) in milliseconds."""
@@ -137,74 +152,73 @@ class Resampler:
 
     def reset(self) -> None:
         """Forget the stream: the next chunk begins a new one."""
-        self._rest = 0  # samples of the stream that have not gone into a result yet
-        self._stream[: self._kept + self._factor] = 0.0
-
-    def room(self, size: int) -> Samples:
-        """Return where the next ``size`` samples of the stream are to be written."""
-        # Chunks are mostly of one size, and each view made anew costs as much as the work on it.
-        if self._planned != (size, self._rest):
-            self._plan(size)
-        return self._room
-
-    def filtered(self) -> Samples:
-        """Return the result of what was written: not rounded, overshoot and all, valid until the next call.
-
-        Going up: exactly ``size * ratio`` samples. Going down: one for each full group of ``ratio`` samples
-        since the start of the stream; a rest is kept for the next chunk.
-        """
-        if len(self._result):
-            # Without the copy the overlapping view falls off the fast path of BLAS.
-            blocks, product = self._blocks, self._product
-            np.copyto(blocks, self._windows)
-            if len(blocks) <= _MOST_ROWS:
-                np.dot(blocks, self._matrix, out=product)
-            else:
-                for row in range(0, len(blocks), _MOST_ROWS):
-                    end = row + _MOST_ROWS
-                    np.dot(blocks[row:end], self._matrix, out=product[row:end])
-            np.copyto(self._start, self._left)
-        self._rest = self._next_rest
-        return self._result
+        self._rest = 0  # bytes of the stream that have not gone into a result yet
+        self._stream[: self._kept] = self._silence * (self._kept // self._width)
 
     def process(self, pcm: Pcm) -> Pcm:
         """Return the resampled chunk: int16, saturated."""
-        self.room(len(pcm))[:] = pcm
-        return saturated(self.filtered()).copy()
+        samples = self.filtered(pcm.astype("<i2", copy=False).tobytes())
+        return np.rint(np.clip(samples, _LOWEST, _HIGHEST)).astype(np.int16)
+
+    def pcm(self, data: bytes) -> Pcm:
+        """Return the next chunk of the stream, resampled: int16, peaks cut off, fractions too."""
+        samples = self.filtered(data)
+        if data.translate(None, self._safe):
+            self._loud = self._kept + len(data)
+        if self._loud > 0:
+            self._loud -= len(data)
+            np.maximum(samples, _LOWEST, out=samples)
+            np.minimum(samples, _HIGHEST, out=samples)
+        return samples.astype("<i2")
+
+    def filtered(self, data: bytes) -> Samples:
+        """Return the next chunk of the stream, resampled: overshoot and all, valid until the next call."""
+        # Views and slices made anew for each chunk would cost as much as the work on them.
+        if len(data) != self._planned or self._rest != self._rest_planned:
+            self._plan(len(data))
+        stream, blocks, product = self._stream, self._blocks, self._product
+        stream[self._place] = data
+        # Without the copy the overlapping view falls off the fast path of BLAS.
+        if self._codes is None:
+            np.copyto(blocks, self._windows)
+        else:
+            self._codes.take(self._windows, out=blocks, mode="clip")
+        if len(blocks) <= _MOST_ROWS:
+            np.dot(blocks, self._matrix, out=product)
+        else:
+            for row in range(0, len(blocks), _MOST_ROWS):
+                end = row + _MOST_ROWS
+                np.dot(blocks[row:end], self._matrix, out=product[row:end])
+        stream[self._start] = stream[self._tail]
+        self._rest = self._rest_after
+        return self._result
 
     def _plan(self, size: int) -> None:
-        """Make the buffers and views for a chunk of ``size`` samples after the present rest."""
-        total = self._rest + size
-        usable = total - total % self._factor
-        rows = -(-total // self._in)
-        if rows * self._in + self._kept != len(self._stream):
-            self._make_buffers(rows)
-        written = self._kept + self._rest
-        self._next_rest = total - usable
-        left = self._kept + self._next_rest
-        self._room = self._stream[written : written + size]
-        self._result = self._product.reshape(-1)[: usable * self._out // self._in]
-        self._start = self._stream[:left]
-        self._left = self._stream[usable : usable + left]
-        self._planned = (size, self._rest)
-
-    def _make_buffers(self, rows: int) -> None:
-        stream = np.zeros(rows * self._in + self._kept, np.float32)
-        left = min(self._kept + self._rest, len(self._stream))
-        stream[:left] = self._stream[:left]
-        step = stream.itemsize
-        self._stream = stream
-        self._windows: Samples = np.ndarray(
-            (rows, self._kept + self._in), np.float32, stream, 0, (step * self._in, step)
+        """Prepare for a chunk of ``size`` bytes after the present rest."""
+        fresh = self._rest + size
+        usable = fresh // self._width
+        usable -= usable % self._factor
+        rows = -(-usable // self._in)
+        start = self._kept + self._rest
+        room = max(self._kept + fresh, self._kept + rows * self._in * self._width)
+        if room != len(self._stream):
+            self._stream = self._stream[:start] + bytes(room - start)
+        step = self._width
+        shape = (rows, self._matrix.shape[0])
+        self._windows: npt.NDArray[Any] = np.ndarray(
+            shape, self._type, self._stream, 0, (step * self._in, step)
         )
-        self._blocks = np.empty(self._windows.shape, np.float32)
+        self._blocks = np.empty(shape, np.float32)
         self._product = np.empty((rows, self._out), np.float32)
+        self._result = self._product.reshape(-1)[: usable * self._out // self._in]
+        self._rest_after = fresh - usable * step
+        self._place = slice(start, start + size)
+        self._start = slice(0, self._kept + self._rest_after)
+        self._tail = slice(usable * step, self._kept + fresh)
+        self._planned, self._rest_planned = size, self._rest
 
 
-def saturated(samples: Samples) -> Pcm:
-    """Return ``samples`` rounded to int16, peaks cut off. ``samples`` are changed."""
-    np.maximum(samples, _LOWEST, out=samples)
-    np.minimum(samples, _HIGHEST, out=samples)
-    # At this height a float32 has no room for fractions: the addition rounds, the low half is the integer.
-    np.add(samples, _ROUNDING, out=samples)
-    return samples.view("<i2")[::2]
+def _safe_codes(law: Law, matrix: Samples) -> bytes:
+    """Return the codes of samples so quiet that nothing made of them alone overshoots 16 bits."""
+    gain = np.abs(matrix).sum(axis=0).max()
+    return bytes(np.flatnonzero(np.abs(DECODE_FLOAT[law]) * gain <= _HIGHEST).astype(np.uint8))

@@ -56,6 +56,8 @@ class Pacer:
         self._fd = -1
         self.worst_lateness_s = 0.0
         self.skipped_ticks = 0
+        self.phase_s: float | None = None
+        """Where in a tick of the monotonic clock to begin, from the next start on; None: anywhere."""
 
     @classmethod
     def running(cls) -> Pacer:
@@ -88,6 +90,8 @@ class Pacer:
 
     def _start(self) -> None:
         self._started = time.monotonic() + TICK_S
+        if self.phase_s is not None:
+            self._started += (self.phase_s - self._started) % TICK_S
         self._tick = 0
         self._fd = open_timerfd(self._started, TICK_S)
         self._loop.add_reader(self._fd, self._ready)

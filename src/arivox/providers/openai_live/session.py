@@ -242,13 +242,17 @@ class LiveSession:
 
     def _play(self, parts: list[bytes | Edge]) -> None:
         for part in parts:
-            if part is Edge.BEGUN:
+            if isinstance(part, bytes):
+                if self._item:
+                    self.counters.audio_in_ms += self._audio.ms(len(part))
+                    self._on_event(AgentAudio(self._item, part))
+            elif part is Edge.BEGUN:
                 self._utterances += 1
                 self._item = f"live-{self._utterances}"
                 self._asked_at = None
                 self._timer = asyncio.get_running_loop().call_later(END_S, self._check_idle)
                 self._on_event(ResponseStarted())
-            elif part is Edge.ENDED:
+            else:
                 self._stop_timer()
                 item, self._item = self._item, ""
                 # One that was asked for in the middle of it may have been given there.
@@ -256,10 +260,6 @@ class LiveSession:
                     self._asked_at = None
                 if item:
                     self._utterance_over(item, "completed")
-            elif self._item:
-                ms = self._audio.ms(len(part))
-                self.counters.audio_in_ms += ms
-                self._on_event(AgentAudio(self._item, part))
 
     def _on_appended(self, message: protocol.Appended) -> None:
         if self._asked_at is not None:

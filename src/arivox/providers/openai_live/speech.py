@@ -97,16 +97,22 @@ class Speech:
         if self._dropping and now - self.received_at >= _DROPPED_TO * PIECE_MS / 1000:
             self._dropping = False  # the server need not send silence
         self.received_at = now
-        self._own_ms = min(len(data) * PIECE_MS / self._size, _LONG_DELTA_MS)
-        data = self._rest + data
-        loud = data.translate(self._loud)
-        size = self._size
+        size, enough = self._size, self._enough
+        self._own_ms = min(len(data) * PIECE_MS / size, _LONG_DELTA_MS)
+        if self._rest:
+            data = self._rest + data
+        loud = data.translate(self._loud).count
         whole = len(data) - len(data) % size
-        for start in range(0, whole, size):
-            if loud.count(1, start, start + size) > self._enough:
-                self._voice(data[start : start + size], now)
-            else:
-                self._silence(data[start : start + size])
+        end = 0
+        while end < whole:
+            start, end = end, end + size
+            if loud(1, start, end) <= enough:
+                self._silence(data[start:end])
+                continue
+            if self.speaking and not self._held:
+                while end < whole and loud(1, end, end + size) > enough:
+                    end += size
+            self._voice(data[start:end], now)
         self._rest = data[whole:]
         return self._take()
 
@@ -142,6 +148,7 @@ class Speech:
     # --- inside ---
 
     def _voice(self, piece: bytes, now: float) -> None:
+        """Take a piece with a voice in it; while the agent speaks without a pause, also several in one."""
         self.voice_at = now
         if self._dropping:
             if now < self._drop_until:
