@@ -381,7 +381,8 @@ class Call:
 
     async def _remember(self, provider: Provider) -> Transcript:
         """Return where the turns of this call go; first take up the call that it goes on, if there is one."""
-        transcript = Transcript(self.id, self._keep_turn, provider.name)
+        limit = provider.history_turns(self._settings)
+        transcript = Transcript(self.id, self._keep_turn, provider.name, limit)
         writer = self._context.memory
         if writer is None:
             return transcript
@@ -395,6 +396,8 @@ class Call:
         )
         if self._settings.memory_resume != "never":
             await self._resume(writer, record, provider)
+            if self.conversation is not None:
+                transcript.goes_on_from(self.conversation.history)
         self._memory = writer.begin(record)
         return transcript
 

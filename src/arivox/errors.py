@@ -66,14 +66,20 @@ class PortsExhaustedError(ArivoxError):
 
 
 class ProviderError(ArivoxError):
-    """The speech AI refused something or failed. ``fatal`` says whether the session is lost."""
+    """The speech AI refused something or failed. ``fatal`` says whether the session is over.
 
-    def __init__(self, provider: str, message: str, *, code: str = "", fatal: bool = True) -> None:
-        super().__init__(provider, message, code, fatal)
+    ``lost`` says that it is for no fault of ours: another one may do.
+    """
+
+    def __init__(
+        self, provider: str, message: str, *, code: str = "", fatal: bool = True, lost: bool = False
+    ) -> None:
+        super().__init__(provider, message, code, fatal, lost)
         self.provider = provider
         self.message = message
         self.code = code
         self.fatal = fatal
+        self.lost = lost
 
     def __str__(self) -> str:
         code = f" [{self.code}]" if self.code else ""

@@ -39,6 +39,7 @@ from arivox.providers.base import (
     ToolCall,
     ToolCallsCancelled,
 )
+from arivox.sessions import Sessions
 from arivox.settings import Settings
 from arivox.timeline import Timeline
 from arivox.toolrunner import Result, ToolRunner
@@ -86,7 +87,7 @@ class Exchange:
         end: Callable[[EndReason], None],
     ) -> None:
         self.playout = Playout(audio, on_started=self._on_agent_started, on_drained=self._on_drained)
-        self.session = new_session(settings, audio, self.on_event)
+        self.session = Sessions(settings, audio, self.on_event, new_session, transcript.said)
         conversation.fixed_tools = not self.session.capabilities.update_tools
         self.wake: Callable[[], None] = lambda: None
         self._settings = settings

@@ -130,6 +130,25 @@ async def test_session_that_expires_in_the_middle(asterisk: AsteriskInstance) ->
         assert "as long as it may" in line["error"]
 
 
+async def test_ai_that_is_lost_is_called_again(asterisk: AsteriskInstance) -> None:
+    async with Rig(asterisk, listening, expect_log=["the AI's session is lost"], **LIVE) as rig:
+        phone, first = await greeted(rig)
+        playing = phone.play(QUESTION.pcm())
+        await first.wait_audio(600)
+        await first.abort()
+        second = await rig.stage(2)
+        await playing.done()
+        asked = await second.wanted()
+        assert asked is not None
+        begun = time.monotonic()
+        await say(second, transcript="Which day would suit you?")
+        await phone.wait_heard(after=begun)
+        await phone.wait_silence(900)
+        assert_whole(sounding(phone.heard_between(begun, time.monotonic()).pcm), ANSWER)
+        (start,) = [frame for frame in second.record.received() if frame.kind == "session.start"]
+        assert "Good morning." in str(start.event)
+
+
 async def test_agent_ends_the_call_after_its_last_word(asterisk: AsteriskInstance) -> None:
     async with Rig(asterisk, listening, **LIVE) as rig:
         phone, stage = await greeted(rig)

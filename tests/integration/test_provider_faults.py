@@ -22,6 +22,7 @@ pytestmark = pytest.mark.asterisk
 FAILED = ["the AI failed"]
 STALLS: dict[str, Any] = {"first_audio_timeout_s": 1.0, "response_timeout_s": 1.0, "idle_caller_s": 0.0}
 ANSWER = MarkedStream(0.6)
+QUESTION = MarkedStream(1.5)
 Scenario = Callable[[Stage], Awaitable[object]]
 
 
@@ -145,15 +146,111 @@ async def expire(stage: Stage) -> None:
     await stage.close(1001)
 
 
-DEATHS: dict[str, Scenario] = {
+LOSSES: dict[str, Scenario] = {
     "TCP reset": lambda stage: stage.abort(),
     "close 1011": lambda stage: stage.close(1011, "internal error"),
-    "close 1000": lambda stage: stage.close(1000),
-    "session_expired": expire,
 }
+LOST = ["the AI's session is lost"]
 
 
-async def test_ai_that_dies_in_mid_call(asterisk: AsteriskInstance) -> None:
+@pytest.mark.parametrize("how", LOSSES)
+async def test_ai_that_is_lost_in_mid_call_is_called_again(asterisk: AsteriskInstance, how: str) -> None:
+    """It is told what was said; the caller is heard and answered as before."""
+    scripts = [Script(listens=True), Script(listens=True)]
+    async with Rig(asterisk, in_turn(*scripts), expect_log=LOST) as rig:
+        phone = await rig.dial()
+        first = await rig.stage()
+        await first.wait_for("response.create")
+        await say(first, transcript="Good morning.")
+        await phone.wait_heard()
+        await phone.wait_silence(150)
+        await first.speech_started()
+        await first.speech_stopped("I have a toothache.")
+        await say(first, transcript="Which day would suit you?")
+        await first.sleep(ANSWER.seconds)
+        await phone.wait_silence(150)
+        lost = time.monotonic()
+        await LOSSES[how](first)
+        second = await rig.stage(2)
+        await second.wait_audio(40)
+        told = [
+            frame.event["item"] for frame in second.record.received() if frame.kind.endswith("item.create")
+        ]
+        assert [(item["role"], item["content"][0]["text"]) for item in told] == [
+            ("assistant", "Good morning."),
+            ("user", "I have a toothache."),
+            ("assistant", "Which day would suit you?"),
+        ]
+        assert not [frame for frame in second.record.received() if frame.kind == "response.create"]
+        await phone.play(QUESTION.pcm()).done()
+        answer = await second.wanted()
+        assert answer is not None
+        heard = sound.decode(second.record.audio_received, second.session.input_format)
+        assert_whole(sounding(heard), QUESTION)
+        await say(second)
+        await phone.wait_heard(after=lost)
+        await phone.wait_silence(150)
+        assert_whole(phone.heard_between(lost, time.monotonic()).pcm, ANSWER)
+        assert rig.timelines[0].find("provider.reconnected")
+
+
+async def test_words_that_the_lost_ai_did_not_answer_are_heard_by_the_next(
+    asterisk: AsteriskInstance,
+) -> None:
+    scripts = [Script(listens=True), Script(listens=True)]
+    async with Rig(asterisk, in_turn(*scripts), expect_log=LOST) as rig:
+        phone = await rig.dial()
+        first = await rig.stage()
+        await hear_greeting(phone, first)
+        playing = phone.play(QUESTION.pcm())
+        noticed = "input_audio_buffer.speech_started"
+        await first.record.until(lambda: any(frame.kind == noticed for frame in first.record.frames), 5)
+        await first.abort()
+        second = await rig.stage(2)
+        await playing.done()
+        await second.wanted()
+        heard = sound.decode(second.record.audio_received, second.session.input_format)
+        assert_whole(sounding(heard), QUESTION)
+
+
+async def test_answer_that_the_lost_ai_was_giving_is_gone_on_with(asterisk: AsteriskInstance) -> None:
+    """What it had sent is heard; then the next one is asked to go on."""
+    async with Rig(asterisk, Script, expect_log=LOST) as rig:
+        phone, first = await greeted(rig)
+        await first.speech_started()
+        await first.speech_stopped()
+        begun = time.monotonic()
+        await say(first, end=False)
+        await first.abort()
+        second = await rig.stage(2)
+        asked = await second.wait_for("response.create")
+        assert "connection was lost" in asked["response"]["instructions"]
+        await phone.wait_heard(after=begun)
+        await phone.wait_silence(150)
+        assert_whole(phone.heard_between(begun, time.monotonic()).pcm, ANSWER)
+        again = time.monotonic()
+        await say(second)
+        await phone.wait_heard(after=again)
+        await phone.wait_silence(150)
+        assert_whole(phone.heard_between(again, time.monotonic()).pcm, ANSWER)
+
+
+ENDS: dict[str, Scenario] = {"close 1000": lambda stage: stage.close(1000), "session_expired": expire}
+
+
+async def test_ai_that_is_lost_and_not_to_be_had_again(asterisk: AsteriskInstance) -> None:
+    behaviours = in_turn(Script())
+    async with Rig(
+        asterisk, behaviours, expect_log=[*FAILED, *LOST, "trying again"], provider_connect_timeout_s=1.0
+    ) as rig:
+        phone, stage = await greeted(rig)
+        fault = time.monotonic()
+        await stage.abort()
+        await assert_sent_on(rig, phone, fault, within=4.0)
+        assert rig.emulator.refused >= 1
+
+
+async def test_ai_that_ends_the_session_in_mid_call(asterisk: AsteriskInstance) -> None:
     async with Rig(asterisk, Script, expect_log=FAILED) as rig:
 
         async def one(count: int, die: Scenario) -> None:
@@ -164,17 +261,18 @@ async def test_ai_that_dies_in_mid_call(asterisk: AsteriskInstance) -> None:
             await assert_sent_on(rig, phone, fault, index=count)
 
         phones = []
-        for count in range(len(DEATHS)):
+        for count in range(len(ENDS)):
             phones.append(await rig.dial())
             await rig.emulator.wait_session(count + 1)
-        await asyncio.gather(*(one(count, die) for count, die in enumerate(DEATHS.values())))
-        assert len(rig.logged("the AI failed")) == len(DEATHS)
+        await asyncio.gather(*(one(count, die) for count, die in enumerate(ENDS.values())))
+        assert len(rig.logged("the AI failed")) == len(ENDS)
         assert await rig.status_of() == "provider_failed"
 
 
 async def test_ai_that_dies_while_it_speaks_is_cut_off_for_the_tone(asterisk: AsteriskInstance) -> None:
     """Nobody waits for the end of an answer that nobody can follow up."""
-    async with Rig(asterisk, Script, expect_log=FAILED) as rig:
+    refusing = Script(http_status=401)
+    async with Rig(asterisk, in_turn(Script(), refusing), expect_log=[*FAILED, *LOST]) as rig:
         phone = await rig.dial()
         stage = await rig.stage()
         await stage.wait_for("response.create")

@@ -68,7 +68,9 @@ def closed_by_server(provider: str, code: int, reason: str, *, opening: bool) ->
         return ProviderError(provider, text, code="connect")
     # The reason is "<type>.<code>" for a refusal of ours.
     named = code >= 3000 and "." in reason
-    return ProviderError(provider, text, code=reason.rpartition(".")[2] if named else str(code))
+    return ProviderError(
+        provider, text, code=reason.rpartition(".")[2] if named else str(code), lost=code in _TRANSIENT_CLOSES
+    )
 
 
 class Connection:

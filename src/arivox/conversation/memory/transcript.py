@@ -6,11 +6,13 @@ once its sound has been heard to the end, or was cut; a turn of the caller as so
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from arivox.conversation.memory.record import Turn, iso
+from arivox.providers.base import Utterance
 
 
 @dataclass
@@ -26,14 +28,33 @@ class _Spoken:
 
 
 class Transcript:
-    """The turns of one call. ``now`` is in seconds since 1970, ``on_turn`` is given each turn once."""
+    """The turns of one call. ``now`` is in seconds since 1970, ``on_turn`` is given each turn once.
 
-    def __init__(self, call: str, on_turn: Callable[[Turn], None], provider: str = "") -> None:
+    ``remembered`` is how many of the latest can be asked for again.
+    """
+
+    def __init__(
+        self, call: str, on_turn: Callable[[Turn], None], provider: str = "", remembered: int = 0
+    ) -> None:
         self._provider = provider
         self._call = call
         self._on_turn = on_turn
         self._spoken: dict[str, _Spoken] = {}
         self._caller: tuple[float, str] | None = None  # since when they speak, and in which state
+        self._told: deque[Utterance] = deque(maxlen=remembered)
+
+    def goes_on_from(self, earlier: Iterable[Utterance]) -> None:
+        """Hear what was said in the call that this one goes on."""
+        self._told.extend(earlier)
+
+    def said(self) -> tuple[Utterance, ...]:
+        """Return the latest of what was said, and what the caller is hearing now as if to its end."""
+        being_heard = (
+            Utterance("agent", spoken.text.strip())
+            for spoken in self._spoken.values()
+            if spoken.begun and spoken.text
+        )
+        return (*self._told, *being_heard)
 
     def caller_speaks(self, state: str, now: float) -> None:
         """Hear that the caller began to say something."""
@@ -92,6 +113,7 @@ class Transcript:
     def _tell(
         self, speaker: Literal["user", "ai"], text: str, state: str, at: float, *, cut: bool = False
     ) -> None:
+        self._told.append(Utterance("caller" if speaker == "user" else "agent", text.strip()))
         self._on_turn(Turn(iso(at), speaker, text.strip(), state, self._call, self._provider, cut))
 
 

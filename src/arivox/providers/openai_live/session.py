@@ -370,7 +370,7 @@ _REASONS: Final = {
 
 def _ended(reason: str | None) -> ProviderError:
     text = _REASONS.get(reason or "", f"the session was ended ({reason or 'no reason given'})")
-    return ProviderError(PROVIDER, text, code=reason or "closed")
+    return ProviderError(PROVIDER, text, code=reason or "closed", lost=reason == "connection_lost")
 
 
 _HANDLERS: Final[dict[str, Any]] = {
