@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,3 +104,12 @@ async def hear_fallback(phone: SipPhone, *, after: float = 0.0, timeout: float =
     heard = phone.heard_between(after, time.monotonic()).pcm
     await phone.hangup()
     return heard
+
+
+def read_recording(path: Path) -> tuple[Pcm, Pcm]:
+    """Return left and right of a recording."""
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (2, 2, RATE)
+        both = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        assert len(both) == 2 * file.getnframes(), "the header promises more than the file holds"
+    return both[0::2].astype(np.int16), both[1::2].astype(np.int16)

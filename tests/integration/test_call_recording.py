@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-import wave
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hearing import RATE, assert_clean_tone, assert_silent, joined, sounding
+from hearing import RATE, assert_clean_tone, assert_silent, joined, read_recording, sounding
 from rig import Rig, SteadyEcho, until
 
 from arivox.audio.g711 import Law, Pcm
@@ -26,15 +24,6 @@ CALLER_HZ = 613.0
 AGENT_HZ = 1513.0
 TONE_S = 0.4
 ALIGNED_MS = 40.0
-
-
-def read(path: Path) -> tuple[Pcm, Pcm]:
-    """Return left and right of a recording."""
-    with wave.open(str(path)) as file:
-        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (2, 2, RATE)
-        both = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        assert len(both) == 2 * file.getnframes(), "the header promises more than the file holds"
-    return both[0::2].astype(np.int16), both[1::2].astype(np.int16)
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -83,7 +72,7 @@ async def talk(rig: Rig, count: int, law: Law) -> list[tuple[float, str]]:
 
 
 def assert_aligned(path: Path, tones: list[tuple[float, str]]) -> None:
-    left, right = read(path)
+    left, right = read_recording(path)
     found = [(start, "caller") for start in starts_ms(left)] + [
         (start, "agent") for start in starts_ms(right)
     ]
@@ -110,7 +99,7 @@ async def test_both_sides_are_recorded_as_they_were_heard(asterisk: AsteriskInst
     assert len(recordings(folder)) == 2, "one file a call"
     for call_id, tones, length in ((mu_call, mu, seconds[0]), (a_call, a, seconds[1])):
         (path,) = folder.glob(f"*-{call_id}.wav")
-        left, right = read(path)
+        left, right = read_recording(path)
         assert_aligned(path, tones)
         assert len(left) / RATE == pytest.approx(length, abs=0.5)
         for pcm, hz, other in ((left, CALLER_HZ, AGENT_HZ), (right, AGENT_HZ, CALLER_HZ)):
@@ -137,7 +126,7 @@ async def test_barge_in_is_silence_on_the_right(asterisk: AsteriskInstance, tmp_
         await rig.ended()
         heard = phone.heard().pcm
     (path,) = recordings(tmp_path)
-    left, right = read(path)
+    left, right = read_recording(path)
     spoken = sounding(right)
     assert len(spoken) / RATE < 1.5, "what was never played is not recorded"
     assert len(spoken) / RATE * 1000 == pytest.approx(len(sounding(heard)) / RATE * 1000, abs=ALIGNED_MS)
@@ -206,7 +195,7 @@ async def test_disk_that_fills_up_costs_the_recording_alone(
         assert_clean_tone(phone.heard().pcm, CALLER_HZ, 1.2)
         assert len(rig.logged("the recording failed")) == 1, "told once, not every second"
     (path,) = recordings(tmp_path)
-    left, right = read(path)
+    left, right = read_recording(path)
     assert len(left) == len(right) > 0, "what was written before is kept"
 
 
@@ -226,7 +215,7 @@ async def test_callers_at_once_have_files_of_their_own(asterisk: AsteriskInstanc
             await rig.ended(index)
     heard = []
     for path in recordings(tmp_path):
-        left, right = read(path)
+        left, right = read_recording(path)
         hz = signal.dominant_frequency(sounding(left))
         heard.append(round(hz))
         assert signal.dominant_frequency(sounding(right)) == pytest.approx(hz, abs=2)

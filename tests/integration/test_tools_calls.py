@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hearing import read_recording
 from rig import Rig, until
 
 from arivox.audio.g711 import encode
@@ -524,22 +525,25 @@ async def test_digits_reach_the_model(asterisk: AsteriskInstance, flow: dict[str
 async def test_secret_digits_reach_nobody_but_tools(
     asterisk: AsteriskInstance, flow: dict[str, Any], tmp_path: Path
 ) -> None:
-    """By the tool, and by the state that asks for them: no log, timeline, store or model has them."""
+    """By the tool, and by the state that asks: no log, timeline, store, recording or model has them."""
     secret = "7391"
     async with Rig(
         asterisk,
         Script,
         memory_url=f"sqlite:///{tmp_path}/memory.db",
         memory_spool_dir=tmp_path / "spool",
+        enable_audio_recording=True,
+        recordings_dir=tmp_path / "recordings",
         log_level="debug",
         **flow,
     ) as rig:
         phone, stage = await greeted(rig)
+        await phone.play(signal.tone(1209, 0.4)).done()
         await use(stage, "collect_digits", name="card", length=4, secret=True)
         await until(lambda: bool(rig.timelines[0].find("tool.started")), "the tool")
         before = len(stage.record.audio_received)
         # A phone that sends its keys as sound is not listened to either.
-        phone.play(signal.tone(697, 0.4))
+        phone.play(signal.tone(697, 0.15))  # over before the last key is
         await phone.dtmf(secret)
         assert await output(stage) == {"ok": "card was keyed in; nobody may read it"}
         heard = sound.decode(stage.record.audio_received[before:], stage.session.input_format)
@@ -549,6 +553,7 @@ async def test_secret_digits_reach_nobody_but_tools(
         await use(stage, "move_to_state", state="pin")
         await stage.wait_for("response.create")
         await stage.say("Now.", speed=20)
+        phone.play(signal.tone(697, 0.15))  # over before the last key is
         await phone.dtmf(secret)
         await until(lambda: bool(rig.timelines[0].find("state")[1:]), "the next state")
         assert rig.calls[0].conversation is not None
@@ -564,6 +569,10 @@ async def test_secret_digits_reach_nobody_but_tools(
         assert secret.encode() not in told
         assert secret not in json.dumps(rig.timelines[0].as_dict())
         assert secret not in str([line for line in rig.log if "packet" not in line["event"]])
+    (recording,) = (tmp_path / "recordings").iterdir()
+    caller = read_recording(recording)[0]
+    assert signal.tone_level_db(caller, 1209) > -50, "what is no secret is recorded"
+    assert signal.tone_level_db(caller, 697) < -70
     store = make(rig.settings)
     assert store is not None
     saved = await Archive(store, Spool(tmp_path / "spool")).load(call)
