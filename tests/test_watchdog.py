@@ -225,3 +225,33 @@ def test_longest_call_ends_on_hold_too() -> None:
     dog.caller_away(True, 50)
     assert dog.check(95) is None
     assert dog.check(100) is Alarm.TIME_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("before", "expected", "alarm"),
+    [
+        ("ready", False, Alarm.NO_FIRST_AUDIO),
+        ("answer_expected", False, Alarm.NO_RESPONSE),
+        ("answer_ended", True, Alarm.NO_RESPONSE),
+        ("answer_ended", False, None),
+    ],
+)
+def test_an_ai_that_is_there_again_has_its_whole_time(
+    before: str, expected: bool, alarm: Alarm | None
+) -> None:
+    dog = Watchdog(replace(LIMITS, idle=0), START)
+    getattr(dog, before)(*([] if before == "answer_ended" else [START]))
+    dog.reconnected(START + 9, expected=expected)
+    limit = LIMITS.first_audio if alarm is Alarm.NO_FIRST_AUDIO else LIMITS.response
+    assert dog.check(START + 9 + limit - 0.1) is None
+    assert dog.check(START + 9 + limit) is alarm
+
+
+def test_end_of_a_session_counts_as_long_as_no_other_follows() -> None:
+    dog = Watchdog(replace(LIMITS, idle=0, goodbye_before=0), START)
+    dog.expires(START + 60)
+    dog.expires(START + 120)
+    assert dog.check(START + 60) is None
+    assert dog.check(START + 120) is Alarm.TIME_LIMIT
+    dog.expires(START + 200)
+    assert dog.check(START + 300) is None, "it was told"

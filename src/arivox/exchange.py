@@ -450,6 +450,8 @@ class Exchange:
             self.session.update(self._conversation.brief)
 
     def _on_reconnected(self, event: Reconnected) -> None:
+        self._watchdog.reconnected(time.monotonic(), expected=self.session.busy)
+        self._turn_ended_ms = None
         self._timeline.add(
             "provider.reconnected", cause=event.cause, resumed=event.resumed, gap_ms=event.gap_ms
         )

@@ -159,7 +159,9 @@ class Settings:
         "gpt-5.6-luna", "Model that OpenAI Live delegates tasks and tools to"
     )
     openai_history_max_turns: int = _setting(
-        40, "Turns of an earlier call that are told again (MEMORY_RESUME)", low=0
+        40,
+        "Turns that are told again: of an earlier call (MEMORY_RESUME), or to the session after a lost one",
+        low=0,
     )
 
     # --- Gemini ---

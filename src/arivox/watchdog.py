@@ -50,7 +50,7 @@ class Watchdog:
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._end = now + limits.length
+        self._latest = self._end = now + limits.length
         self._goodbye = self._end - limits.goodbye_before if limits.goodbye_before else _NEVER
         self._first_audio = _NEVER
         self._response = _NEVER
@@ -123,11 +123,18 @@ class Watchdog:
             self.answer_expected(now)
 
     def expires(self, end: float) -> None:
-        """Hear that the AI's session ends at ``end``: the call cannot be longer."""
-        if end < self._end:
-            self._end = end
+        """Hear that the AI's session, the present one, ends at ``end``: the call cannot be longer."""
+        if self._end != _NEVER:
+            self._end = min(end, self._latest)
             if self._goodbye != _NEVER:
-                self._goodbye = end - self._limits.goodbye_before
+                self._goodbye = self._end - self._limits.goodbye_before
+
+    def reconnected(self, now: float, *, expected: bool) -> None:
+        """Hear that the AI is there again after a while; ``expected``: it was asked for something."""
+        if self._first_audio != _NEVER:
+            self.ready(now)
+        elif expected or self._response != _NEVER:
+            self.answer_expected(now)
 
     def answer_expected(self, now: float) -> None:
         """Hear that the AI should speak soon."""

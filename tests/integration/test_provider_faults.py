@@ -220,11 +220,15 @@ async def test_answer_that_the_lost_ai_was_giving_is_gone_on_with(asterisk: Aste
         await first.speech_started()
         await first.speech_stopped()
         begun = time.monotonic()
-        await say(first, end=False)
+        await say(first, transcript="On Monday there is", end=False)
         await first.abort()
         second = await rig.stage(2)
+        configured = await second.wait_for("session.update")
+        assert "was lost for a moment" in configured["session"]["instructions"]
+        said = await second.wait_for("conversation.item.create")
+        assert said["item"]["content"][0]["text"] == "On Monday there is"
         asked = await second.wait_for("response.create")
-        assert "connection was lost" in asked["response"]["instructions"]
+        assert "instructions" not in asked.get("response", {}), "the state's own are in force"
         await phone.wait_heard(after=begun)
         await phone.wait_silence(150)
         assert_whole(phone.heard_between(begun, time.monotonic()).pcm, ANSWER)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from arivox.conversation.memory.record import Turn
 from arivox.conversation.memory.transcript import Transcript, heard
+from arivox.providers.base import Utterance
 
 TEXT = "The quick brown fox jumps over the lazy dog"
 
@@ -89,3 +90,19 @@ def test_what_was_heard_is_a_beginning(text: str, share: float) -> None:
     part = heard(text, share)
     assert text.strip().startswith(part)
     assert (part == text.strip()) if share >= 1 else len(part) <= len(text.strip())
+
+
+def test_latest_of_what_was_said_can_be_told_again() -> None:
+    transcript = Transcript("c1", lambda _: None, "openai", remembered=3)
+    transcript.goes_on_from([Utterance("caller", "Earlier."), Utterance("agent", "In another call.")])
+    transcript.caller_said("I have a toothache.", "a", 1.0)
+    transcript.agent_said("i1", "Monday, or would you rather come on Tuesday?", "a", 2.0)
+    transcript.agent_speaks("i1", "a", 2.0)
+    transcript.cut("i1", 100, 1000)
+    transcript.agent_said("i2", "It waits in the queue.", "a", 3.0)
+    assert transcript.said() == (
+        Utterance("agent", "In another call."),
+        Utterance("caller", "I have a toothache."),
+        Utterance("agent", "Monday,"),
+        Utterance("agent", "It waits in the queue."),
+    )

@@ -49,6 +49,7 @@ SERVER_EVENTS: dict[str, dict[str, Any]] = {
     "response.output_item.done": {"response_id": "resp_1", "output_index": 0, "item": CALL},
     "response.output_audio.delta": {**OUTPUT, "delta": b64encode(AUDIO).decode()},
     "response.output_audio.done": OUTPUT,
+    "response.output_audio_transcript.delta": {**OUTPUT, "delta": "Hel"},
     "response.output_audio_transcript.done": TEXT,
 }  # fmt: skip
 

@@ -79,6 +79,11 @@ def encode_samples(samples: Samples, law: Law) -> bytes:
     return _CODES[law].take(samples.astype(np.intp), mode="clip").tobytes()
 
 
+def codes_up_to(level: float, law: Law) -> bytes:
+    """Return the codes of all samples that are no louder than ``level`` (of 32768)."""
+    return bytes(np.flatnonzero(np.abs(DECODE_FLOAT[law]) <= level).astype(np.uint8))
+
+
 def attenuation(law: Law, factor: float) -> bytes:
     """Return the 256-byte table that scales G.711 bytes by ``factor`` through ``bytes.translate``."""
     scaled = np.rint(DECODE[law].astype(np.float64) * factor).astype(np.int16)

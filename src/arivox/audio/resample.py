@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from arivox.audio.g711 import DECODE_FLOAT, SILENCE, Law, Pcm, Samples
+from arivox.audio.g711 import DECODE_FLOAT, SILENCE, Law, Pcm, Samples, codes_up_to
 
 # Designed with scipy.signal as linear-phase filters for the squared magnitude,
 #   remez(2 * n - 1, [0, 3400, 4600, fs / 2], [1, 0], weight=[1 / (2 * p), 2 / s**2], fs=fs)
@@ -131,7 +131,7 @@ class Resampler:
         self._factor = source // 8000 if source > target else 1
         self._matrix, self._in, self._out = _matrix(source, target)
         self._codes = None if law is None else DECODE_FLOAT[law]
-        self._safe = b"" if law is None else _safe_codes(law, self._matrix)
+        self._safe = b"" if law is None else codes_up_to(32767 / _gain(self._matrix), law)
         self._silence = b"\0\0" if law is None else SILENCE[law]
         self._type = np.dtype("<i2" if law is None else np.uint8)
         self._width = self._type.itemsize
@@ -218,7 +218,6 @@ class Resampler:
         self._planned, self._rest_planned = size, self._rest
 
 
-def _safe_codes(law: Law, matrix: Samples) -> bytes:
-    """Return the codes of samples so quiet that nothing made of them alone overshoots 16 bits."""
-    gain = np.abs(matrix).sum(axis=0).max()
-    return bytes(np.flatnonzero(np.abs(DECODE_FLOAT[law]) * gain <= _HIGHEST).astype(np.uint8))
+def _gain(matrix: Samples) -> float:
+    """Return how much louder than its samples a result can be."""
+    return float(np.abs(matrix).sum(axis=0).max())

@@ -174,6 +174,8 @@ class Brief:
     """The part that changes in mid-call, for providers whose instructions can only be added to."""
     history: tuple[Utterance, ...] = ()
     """What was said before this session, the oldest first."""
+    begun: bool = False
+    """The caller is in the middle of the conversation: the agent goes on and does not greet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,13 +48,11 @@ class Transcript:
         self._told.extend(earlier)
 
     def said(self) -> tuple[Utterance, ...]:
-        """Return the latest of what was said, and what the caller is hearing now as if to its end."""
-        being_heard = (
-            Utterance("agent", spoken.text.strip())
-            for spoken in self._spoken.values()
-            if spoken.begun and spoken.text
+        """Return the latest of what was said, what the caller hears now and what waits for them included."""
+        unfinished = (
+            Utterance("agent", spoken.text.strip()) for spoken in self._spoken.values() if spoken.text
         )
-        return (*self._told, *being_heard)
+        return (*self._told, *unfinished)
 
     def caller_speaks(self, state: str, now: float) -> None:
         """Hear that the caller began to say something."""

@@ -9,20 +9,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-import numpy as np
-
 from arivox.audio.format import PTIME_MS
-from arivox.audio.g711 import DECODE, Law
+from arivox.audio.g711 import Law, codes_up_to
 
 _QUIET: Final = 500  # of 32768, a peak of -36 dBFS: louder is taken for a voice
 _ONSET_FRAMES: Final = 3  # in a row: a click is shorter
 _PRE_ROLL_FRAMES: Final = 300 // PTIME_MS
 _PAUSE_FRAMES: Final = 600 // PTIME_MS  # the longest pause kept between two words: more would tell nothing
 _KEPT_FRAMES: Final = 15_000 // PTIME_MS
-
-
-def _quiet_codes(law: Law) -> bytes:
-    return bytes(np.flatnonzero(np.abs(DECODE[law].astype(np.int32)) <= _QUIET).astype(np.uint8))
 
 
 class CallerAudio:
@@ -34,7 +28,7 @@ class CallerAudio:
     def __init__(self, law: Law) -> None:
         self.overflowed = 0
         """Frames of the caller's words that were never sent, and given up for newer ones."""
-        self._quiet_codes = _quiet_codes(law)
+        self._quiet_codes = codes_up_to(_QUIET, law)
         self._recent: deque[bytes] = deque(maxlen=_PRE_ROLL_FRAMES)
         self._spoken: deque[bytes] = deque()
         self._unsent = 0  # of those that are kept, the latest

@@ -297,6 +297,13 @@ class Transcript(msgspec.Struct, frozen=True):
     transcript: str | None = None
 
 
+class TranscriptDelta(msgspec.Struct, frozen=True):
+    """``response.output_audio_transcript.delta``: the next words of an item."""
+
+    item_id: str
+    delta: str
+
+
 class SpeechEdge(msgspec.Struct, frozen=True):
     """``input_audio_buffer.speech_started`` or ``speech_stopped``."""
 
@@ -375,11 +382,13 @@ _KINDS: Final[dict[str, Any]] = {
     "response.output_item.done": OutputItem,
     "response.output_audio.delta": AudioDelta,
     "response.output_audio.done": AudioDone,
+    "response.output_audio_transcript.delta": TranscriptDelta,
     "response.output_audio_transcript.done": Transcript,
 }
 _BETA_NAMES: Final = {
     "response.audio.delta": "response.output_audio.delta",
     "response.audio.done": "response.output_audio.done",
+    "response.audio_transcript.delta": "response.output_audio_transcript.delta",
     "response.audio_transcript.done": "response.output_audio_transcript.done",
 }
 _DECODERS: Final = {

@@ -101,6 +101,7 @@ class OpenAISession:
         self._spoken: deque[str] = deque(maxlen=16)  # the latest items that audio came for
         self._asked: deque[str | None] = deque()  # answers to ask for once the present one is done
         self._open_tools: set[str] = set()
+        self._words: dict[str, str] = {}  # of items whose text is not complete
         self._end_told = False
         self._answer_tools = False
 
@@ -210,6 +211,9 @@ class OpenAISession:
     def _gone(self, error: ProviderError) -> None:
         if not self._connection.over:
             self._connection.end()
+            for item_id, text in self._words.items():
+                self._on_event(AgentText(item_id, text))  # more of it will not come
+            self._words.clear()
             self._on_event(Fault(error))
 
     # --- server events ---
@@ -241,7 +245,11 @@ class OpenAISession:
             self._transcoder.restart()
         self._on_event(AgentAudioDone(message.item_id))
 
+    def _on_agent_words(self, message: protocol.TranscriptDelta) -> None:
+        self._words[message.item_id] = self._words.get(message.item_id, "") + message.delta
+
     def _on_agent_text(self, message: protocol.Transcript) -> None:
+        self._words.pop(message.item_id, None)
         self._on_event(AgentText(message.item_id, message.transcript or ""))
 
     def _on_caller_text(self, message: protocol.Transcript) -> None:
@@ -274,6 +282,7 @@ class OpenAISession:
         response = message.response
         if response.id == self._response or not response.id:
             self._response = None
+            self._words.clear()
         if response.usage:
             protocol.add_usage(self.counters.usage, response.usage)
         details = response.status_details
@@ -324,5 +333,6 @@ _HANDLERS: Final[dict[str, Any]] = {
     "response.output_item.done": OpenAISession._on_output_item,
     "response.output_audio.delta": OpenAISession._on_audio,
     "response.output_audio.done": OpenAISession._on_audio_done,
+    "response.output_audio_transcript.delta": OpenAISession._on_agent_words,
     "response.output_audio_transcript.done": OpenAISession._on_agent_text,
 }

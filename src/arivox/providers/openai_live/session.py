@@ -87,6 +87,7 @@ class LiveSession:
         self._expires_at = 0.0
         self._farewell: asyncio.Future[None] | None = None
         self._delegates = False
+        self._begun = False  # the conversation, in a session before this one
         self._speech = Speech(audio, self.counters)
         self._timer: asyncio.TimerHandle | None = None
         self._item = ""  # the utterance in progress
@@ -119,6 +120,7 @@ class LiveSession:
             brief,
         )
         self._delegates = bool(brief.tools)
+        self._begun = brief.begun
         await self._connection.open(
             settings.openai_live_url,
             headers(settings.openai_api_key, "ga"),
@@ -138,7 +140,7 @@ class LiveSession:
         if self._connection.over:
             return
         if instructions is None:
-            self._append([_GO_ON if self._utterances else _GREET])
+            self._append([_GO_ON if self._utterances or self._begun else _GREET])
         else:
             *first, last = protocol.parts(instructions) or [_GO_ON]
             self._append([*first, last, _DO_ALL] if first else [_DO + last])
