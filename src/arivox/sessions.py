@@ -16,7 +16,8 @@ from typing import Final, cast
 import structlog
 
 from arivox.audio.format import PTIME_MS, AudioFormat
-from arivox.audio.g711 import Law, codes_up_to
+from arivox.audio.g711 import Law
+from arivox.audio.voice import ONSET_FRAMES, PRE_ROLL_FRAMES, quiet_codes
 from arivox.backoff import delays
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
@@ -52,9 +53,6 @@ LASTED_S: Final = 20.0
 """A session that held this long was no failure."""
 KEPT_FRAMES: Final = 15_000 // PTIME_MS
 """Of the caller's sound, for a session that has not heard it."""
-_QUIET: Final = 500  # of 32768, a peak of -36 dBFS: louder is taken for a voice
-_ONSET_FRAMES: Final = 3  # in a row: a click is shorter
-_PRE_ROLL_FRAMES: Final = 300 // PTIME_MS
 _FACTS: Final = 16
 
 _NOTE: Final = (
@@ -79,7 +77,7 @@ class Sessions:
     ) -> None:
         self._settings = settings
         self._audio = audio
-        self._quiet_codes = codes_up_to(_QUIET, cast(Law, audio.law or "ulaw"))
+        self._quiet_codes = quiet_codes(cast(Law, audio.law or "ulaw"))
         self._on_event = on_event
         self._new_session = new_session
         self._said = said
@@ -97,7 +95,8 @@ class Sessions:
         self._fruitless = 0
         self._delays = delays(0.5, 4.0)
         # The caller's side.
-        self._unheard: deque[bytes] = deque(maxlen=KEPT_FRAMES)  # nobody has written it down or answered it
+        # Nobody has written it down or answered it. A provider that resumes keeps its own.
+        self._unheard: deque[bytes] = deque(maxlen=0 if self.capabilities.resume else KEPT_FRAMES)
         self._speaking = False  # as far as the AI tells
         self._wordless = False  # they said something that is not written down yet
         self._open = False  # nor answered
@@ -332,8 +331,8 @@ class Sessions:
         loud = 0
         for index, frame in enumerate(self._unheard):
             loud = loud + 1 if frame.translate(None, self._quiet_codes) else 0
-            if loud == _ONSET_FRAMES:
-                return max(0, index + 1 - _ONSET_FRAMES - _PRE_ROLL_FRAMES)
+            if loud == ONSET_FRAMES:
+                return max(0, index + 1 - ONSET_FRAMES - PRE_ROLL_FRAMES)
         return None
 
     async def _follow(

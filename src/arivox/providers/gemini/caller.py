@@ -10,11 +10,9 @@ from collections import deque
 from typing import Final
 
 from arivox.audio.format import PTIME_MS
-from arivox.audio.g711 import Law, codes_up_to
+from arivox.audio.g711 import Law
+from arivox.audio.voice import ONSET_FRAMES, PRE_ROLL_FRAMES, quiet_codes
 
-_QUIET: Final = 500  # of 32768, a peak of -36 dBFS: louder is taken for a voice
-_ONSET_FRAMES: Final = 3  # in a row: a click is shorter
-_PRE_ROLL_FRAMES: Final = 300 // PTIME_MS
 _PAUSE_FRAMES: Final = 600 // PTIME_MS  # the longest pause kept between two words: more would tell nothing
 _KEPT_FRAMES: Final = 15_000 // PTIME_MS
 
@@ -28,13 +26,13 @@ class CallerAudio:
     def __init__(self, law: Law) -> None:
         self.overflowed = 0
         """Frames of the caller's words that were never sent, and given up for newer ones."""
-        self._quiet_codes = codes_up_to(_QUIET, law)
-        self._recent: deque[bytes] = deque(maxlen=_PRE_ROLL_FRAMES)
+        self._quiet_codes = quiet_codes(law)
+        self._recent: deque[bytes] = deque(maxlen=PRE_ROLL_FRAMES)
         self._spoken: deque[bytes] = deque()
         self._unsent = 0  # of those that are kept, the latest
         self._being_answered = 0  # and the earliest
         self._loud = 0  # frames in a row
-        self._since_loud = _PRE_ROLL_FRAMES
+        self._since_loud = PRE_ROLL_FRAMES
 
     @property
     def voice(self) -> bool:
@@ -52,7 +50,7 @@ class CallerAudio:
             self._loud = 0
             self._since_loud += 1
         if not self._spoken:
-            if self._loud < _ONSET_FRAMES:
+            if self._loud < ONSET_FRAMES:
                 return
             self._spoken.extend(self._recent)
         elif self._since_loud > _PAUSE_FRAMES:
@@ -83,7 +81,7 @@ class CallerAudio:
         """Hear that the state holds everything up to now, but for a word that is just being said."""
         self._spoken.clear()
         self._unsent = self._being_answered = 0
-        if self._since_loud < _PRE_ROLL_FRAMES:
+        if self._since_loud < PRE_ROLL_FRAMES:
             self._spoken.extend(self._recent)
 
     def replay(self) -> tuple[bytes, ...]:
