@@ -22,7 +22,8 @@ from arivox.conversation.tools.calendar import Calendar
 from arivox.conversation.tools.http import of_endpoint
 from arivox.tools import CallInfo, ToolError
 
-CALL = CallInfo("c1", "ch1", "555", "700", "menu", {"pizza": "Funghi"}, {"pin": "1234"})
+SECRET = "73915826"  # long enough that no port and no time happens to hold it
+CALL = CallInfo("c1", "ch1", "555", "700", "menu", {"pizza": "Funghi"}, {"pin": SECRET})
 
 
 class Shop:
@@ -98,7 +99,7 @@ async def test_values_go_where_they_are_named(shop: Shop, monkeypatch: pytest.Mo
     assert method == "POST"
     assert path.startswith("/orders/a%2Fb%3Fc%3D1%26d?")
     assert query == {"key": "s3cret", "what": "Funghi"}
-    assert body == '{"pin": "1234", "order": "a/b?c=1&d"}'
+    assert body == f'{{"pin": "{SECRET}", "order": "a/b?c=1&d"}}'
     assert shop.authorization == "Bearer s3cret"
     assert "s3cret" not in repr(endpoint)
 
@@ -233,10 +234,10 @@ async def test_whole_address_may_be_a_variable(shop: Shop, monkeypatch: pytest.M
 
 
 async def test_secret_comes_before_what_is_shown_of_it(shop: Shop) -> None:
-    call = CallInfo("c1", "ch1", "555", "700", "menu", {"pin": "(hidden)"}, {"pin": "1234"})
+    call = CallInfo("c1", "ch1", "555", "700", "menu", {"pin": "(hidden)"}, {"pin": SECRET})
     async with aiohttp.ClientSession() as client:
         await of_endpoint(Endpoint("x", "X", shop.url, query={"p": "{pin}"}), lambda: client).work(call, {})
-    assert shop.seen[0][2] == {"p": "1234"}
+    assert shop.seen[0][2] == {"p": SECRET}
 
 
 @pytest.mark.parametrize("given", [{}, {"note": None}, {"note": ""}, {"note": "hot"}])
@@ -268,14 +269,14 @@ async def test_refusal_that_repeats_secrets_is_told_without_them(
 ) -> None:
     monkeypatch.setenv("SHOP_TOKEN", "s3cret")
     shop.status = 404
-    shop.body = b"no such order: /?key=s3cret&pin=1234 " + b"x" * 470 + b"s3cret" + b"y" * 500
+    shop.body = f"no such order: /?key=s3cret&pin={SECRET} {'x' * 470}s3cret{'y' * 500}".encode()
     endpoint = Endpoint("x", "X", shop.url + "/?key=${SHOP_TOKEN}", query={"pin": "{pin}"})
     with structlog.testing.capture_logs() as log, pytest.raises(ToolError) as caught:
         await use(endpoint)
     told = str(caught.value)
     assert "no such order: /?key=***&pin=***" in told
     assert len(told) < 550
-    for secret in ("s3c", "1234"):
+    for secret in ("s3c", SECRET):
         assert secret not in told
         assert secret not in str(log)
 

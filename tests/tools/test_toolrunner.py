@@ -22,6 +22,8 @@ from arivox.timeline import Timeline
 from arivox.toolrunner import Result, ToolRunner
 from arivox.tools import CallInfo, ToolError, tool
 
+SECRET = "73915826"  # long enough that no time happens to hold it
+
 
 def own(work: Callable[[CallInfo, Any], Awaitable[Any]], timeout_s: float = 5.0) -> Work:
     return Work("own", {"a": "b"}, OwnTool("own", "Own.", {}, dict, work, timeout_s))
@@ -39,7 +41,7 @@ class Bench:
         raise ToolError(f"cannot {name}")
 
     def _info(self) -> CallInfo:
-        return CallInfo("c1", "ch", "555", "700", "menu", self.known, {"pin": "7391"})
+        return CallInfo("c1", "ch", "555", "700", "menu", self.known, {"pin": SECRET})
 
     async def run(self, *works: Work) -> list[Result]:
         done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
@@ -59,7 +61,7 @@ async def test_result_is_json_and_on_the_timeline_with_its_time() -> None:
     started, ended = bench.timeline.find("tool.started") + bench.timeline.find("tool")
     assert started.data == {"name": "own", "arguments": '{"a":"b"}'}
     assert (ended.data["output"], ended.data["ms"]) == (result.output, 0)
-    assert "7391" not in json.dumps(bench.timeline.as_dict())
+    assert SECRET not in json.dumps(bench.timeline.as_dict())
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ async def test_action_that_runs_out_of_time_is_told() -> None:
 
 class Unspeakable:
     def __str__(self) -> str:
-        raise RuntimeError("7391")
+        raise RuntimeError(SECRET)
 
 
 LOOP: list[Any] = []
@@ -181,12 +183,12 @@ async def test_secrets_reach_the_tool_and_nothing_else() -> None:
 
     with structlog.testing.capture_logs() as log:
         failed, told = await bench.run(own(check)) + await bench.run(own(check))
-    assert seen == ["7391", "7391"]
+    assert seen == [SECRET, SECRET]
     assert "menu" in told.output
     assert (failed.broken, told.broken) == (True, False)
-    assert "7391" not in "".join((failed.output, failed.problem, told.output, str(log)))
-    assert "7391" not in json.dumps(bench.timeline.as_dict())
-    assert "7391" not in repr(own(check)) + repr(bench._info())
+    assert SECRET not in "".join((failed.output, failed.problem, told.output, str(log)))
+    assert SECRET not in json.dumps(bench.timeline.as_dict())
+    assert SECRET not in repr(own(check)) + repr(bench._info())
 
 
 async def test_of_two_the_second_is_not_run_after_a_failure_and_is_broken_off_with_the_first() -> None:
