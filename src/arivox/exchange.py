@@ -39,7 +39,7 @@ from arivox.providers.base import (
     ToolCall,
     ToolCallsCancelled,
 )
-from arivox.sessions import Sessions
+from arivox.sessions.sessions import Sessions
 from arivox.settings import Settings
 from arivox.timeline import Timeline
 from arivox.toolrunner import Result, ToolRunner

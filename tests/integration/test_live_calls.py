@@ -135,11 +135,23 @@ async def test_ai_that_is_lost_is_called_again(asterisk: AsteriskInstance) -> No
         phone, first = await greeted(rig)
         playing = phone.play(QUESTION.pcm())
         await first.wait_audio(600)
-        await first.abort()
+        assert isinstance(first.session, LiveSession)
+        until_ms = round(first.session.received_ms) - 100  # the transcript lags behind the sound
+        first.session.outlet.words("input", "I have", until_ms - 300, until_ms, apart=True)
+        await first.close(1011, "internal error")
         second = await rig.stage(2)
         await playing.done()
         asked = await second.wanted()
         assert asked is not None
+        form = second.session.input_format
+        written = sound.decode(bytes(first.record.audio_received[: form.bytes_for(until_ms)]), form)
+        rest = sounding(sound.decode(bytes(second.record.audio_received), form))
+        assert QUESTION.jumps(rest) == []
+        assert QUESTION.position_ms(rest) == pytest.approx(1500, abs=30)
+        assert 1500 - len(rest) / 8 == pytest.approx(QUESTION.position_ms(written), abs=30)
+        turn = second.session.last_turn
+        assert turn is not None
+        second.session.transcribed(turn, "a toothache.")
         begun = time.monotonic()
         await say(second, transcript="Which day would suit you?")
         await phone.wait_heard(after=begun)
@@ -147,6 +159,10 @@ async def test_ai_that_is_lost_is_called_again(asterisk: AsteriskInstance) -> No
         assert_whole(sounding(phone.heard_between(begun, time.monotonic()).pcm), ANSWER)
         (start,) = [frame for frame in second.record.received() if frame.kind == "session.start"]
         assert "Good morning." in str(start.event)
+        await phone.hangup()
+        assert await rig.ended() == "caller_hangup"
+        said = [entry.data["text"] for entry in rig.timelines[0].find("caller.said")]
+        assert said == ["I have", "a toothache."]
 
 
 async def test_agent_ends_the_call_after_its_last_word(asterisk: AsteriskInstance) -> None:

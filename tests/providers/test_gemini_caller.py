@@ -88,6 +88,13 @@ def test_words_that_were_never_sent_are_counted_when_they_are_given_up() -> None
     assert caller.overflowed == 1000 - 750
 
 
+def test_words_that_began_without_a_connection_are_counted_from_their_beginning() -> None:
+    caller = CallerAudio("ulaw")
+    for frame in frames(-20, 20.0):
+        caller.add(frame, sent=False)
+    assert caller.overflowed == 1000 - 750
+
+
 def test_words_that_have_their_answer_are_forgotten_and_later_ones_are_not() -> None:
     question, more = frames(-20, 1.0), frames(-15, 0.5)
     caller = after("ulaw", question, silence(0.6))

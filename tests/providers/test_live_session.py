@@ -476,6 +476,32 @@ async def test_conversation_is_told_turn_by_turn() -> None:
         assert made.of(CallerText)[1:] == [CallerText("caller-2", "Bye.")]
 
 
+async def test_words_of_the_caller_tell_what_came_after_them() -> None:
+    async with line() as made:
+        for _ in range(150):
+            made.session.send_audio(FRAME)
+        made.service.outlet.words("input", "One, two", 200, 900, apart=True)
+        made.service.outlet.words("input", "three", 2400, 2700, apart=True)
+        await made.until(CallerText)
+        await made.session.close()
+        assert [event for event in made.events if isinstance(event, CallerText | CallerActive)] == [
+            CallerActive(),
+            CallerText("caller-1", "One, two", unwritten_ms=2100.0),
+            CallerActive(),
+            CallerText("caller-2", "three", unwritten_ms=300.0),
+        ]
+
+
+async def test_words_without_a_place_tell_nothing_of_it() -> None:
+    async with line() as made:
+        for _ in range(50):
+            made.session.send_audio(FRAME)
+        await made.stage.send({"type": "session.input_transcript.delta", "delta": "One"})
+        await made.until(CallerActive)
+        await made.session.close()
+        assert made.of(CallerText) == [CallerText("caller-1", "One")]
+
+
 async def test_words_belong_to_the_utterance_they_are_sent_with() -> None:
     async with line() as made:
         words = made.service.outlet.words

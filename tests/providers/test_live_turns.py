@@ -53,7 +53,7 @@ def test_turn_has_the_name_its_first_piece_was_given() -> None:
     turns = Turns()
     turns.add("agent", "One", 0, 100, "live-1")
     turns.add("agent", " two", 100, 200, "live-2")
-    assert turns.flush() == [Turn("agent", "live-1", "One two")]
+    assert turns.flush() == [Turn("agent", "live-1", "One two", 200)]
 
 
 def test_backchannel_does_not_tear_the_sentence() -> None:

@@ -43,6 +43,8 @@ class CallerText:
 
     item_id: str
     text: str
+    unwritten_ms: float = 0.0
+    """How much sound the AI was sent after these words, where it tells when they were said."""
 
 
 @dataclass(frozen=True, slots=True)

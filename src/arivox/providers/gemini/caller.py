@@ -20,7 +20,7 @@ _KEPT_FRAMES: Final = 15_000 // PTIME_MS
 class CallerAudio:
     """Frames of one ptime in G.711, as they come.
 
-    Keeps 15 s of words at most, with 300 ms before the first and pauses of up to 600 ms after each.
+    Keeps 15 s of words at most, with 240 ms before the first and pauses of up to 600 ms after each.
     """
 
     def __init__(self, law: Law) -> None:
@@ -29,6 +29,7 @@ class CallerAudio:
         self._quiet_codes = quiet_codes(law)
         self._recent: deque[bytes] = deque(maxlen=PRE_ROLL_FRAMES)
         self._spoken: deque[bytes] = deque()
+        self._held_back = 0  # frames in a row that were not sent
         self._unsent = 0  # of those that are kept, the latest
         self._being_answered = 0  # and the earliest
         self._loud = 0  # frames in a row
@@ -49,17 +50,12 @@ class CallerAudio:
         else:
             self._loud = 0
             self._since_loud += 1
-        if not self._spoken:
-            if self._loud < ONSET_FRAMES:
-                return
-            self._spoken.extend(self._recent)
-        elif self._since_loud > _PAUSE_FRAMES:
+        self._held_back = 0 if sent else self._held_back + 1
+        if self._since_loud > _PAUSE_FRAMES if self._spoken else self._loud < ONSET_FRAMES:
             return
-        elif paused:
-            self._spoken.extend(self._recent)
-        else:
-            self._spoken.append(frame)
-        self._unsent = 0 if sent else self._unsent + 1
+        added = self._recent if paused or not self._spoken else (frame,)
+        self._spoken.extend(added)
+        self._unsent = 0 if sent else self._unsent + min(self._held_back, len(added))
         while len(self._spoken) > _KEPT_FRAMES:
             self._spoken.popleft()
             self._being_answered = max(self._being_answered - 1, 0)

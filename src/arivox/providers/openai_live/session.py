@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from arivox.audio.format import AudioFormat
+from arivox.audio.format import PTIME_MS, AudioFormat
 from arivox.errors import ProtocolError, ProviderError, SettingsError
 from arivox.logs import FROM_PROVIDER
 from arivox.media.playout import Cut
@@ -88,6 +88,7 @@ class LiveSession:
         self._farewell: asyncio.Future[None] | None = None
         self._delegates = False
         self._begun = False  # the conversation, in a session before this one
+        self._sent_ms = 0.0  # of the caller's sound
         self._speech = Speech(audio, self.counters)
         self._timer: asyncio.TimerHandle | None = None
         self._item = ""  # the utterance in progress
@@ -133,6 +134,7 @@ class LiveSession:
 
     def send_audio(self, data: bytes) -> None:
         """Send the caller's audio; before the session has started, keep the last five seconds of it."""
+        self._sent_ms += self._audio.ms(len(data))
         self._connection.send_audio(data)
 
     def speak(self, instructions: str | None = None) -> None:
@@ -303,6 +305,8 @@ class LiveSession:
         earlier = agent_ms is not None and message.end_ms is not None and message.end_ms <= agent_ms
         item = f"caller-{before + 1}"
         over = self._turns.add("caller", message.delta, message.start_ms, message.end_ms, item)
+        # Before the sign that they speak on: what follows is not in these words.
+        self._tell_turns(over)
         if not self._connection.over:
             now = time.monotonic()
             if not earlier and self._speech.ahead_ms(now) > _DEEP_MS:
@@ -310,12 +314,20 @@ class LiveSession:
             if self._turns.begun["caller"] > before or now - self._active_at >= _ACTIVE_S:
                 self._active_at = now
                 self._on_event(CallerActive())
-        self._tell_turns(over)
 
     def _tell_turns(self, turns: Iterable[Turn]) -> None:
         for turn in turns:
-            text = AgentText if turn.side == "agent" else CallerText
-            self._on_event(text(turn.item_id, turn.text))
+            if turn.side == "agent":
+                self._on_event(AgentText(turn.item_id, turn.text))
+            else:
+                self._on_event(CallerText(turn.item_id, turn.text, self._sent_since(turn.end_ms)))
+
+    def _sent_since(self, place_ms: int | None) -> float:
+        """Return how much of the caller's sound the service was sent after a place on its timeline."""
+        if place_ms is None:
+            return 0.0
+        dropped_ms = self.counters.uplink_dropped_frames * PTIME_MS
+        return max(0.0, self._sent_ms - dropped_ms - place_ms)
 
     # --- the backend model ---
 

@@ -29,6 +29,8 @@ class Turn:
     side: Side
     item_id: str
     text: str
+    end_ms: int | None = None
+    """Where its last word ends on the session's timeline, if the service told."""
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class _Open:
     item_id: str
     start_ms: int
     end_ms: int
+    placed: bool = False  # the service told where the last piece ends
     pieces: list[str] = field(default_factory=list)
 
 
@@ -82,6 +85,7 @@ class Turns:
             self.begun[side] += 1
             own = self._open[side] = _Open(item_id, start, end)
         own.pieces.append(text)
+        own.placed = end_ms is not None
         own.end_ms = max(own.end_ms, end)
         self._ends[side] = max(self._ends.get(side, 0), end)
         return over
@@ -93,5 +97,6 @@ class Turns:
         over = []
         for one in ended:
             turn = self._open.pop(one)
-            over.append(Turn(one, turn.item_id, "".join(turn.pieces).strip()))
+            end_ms = turn.end_ms if turn.placed else None
+            over.append(Turn(one, turn.item_id, "".join(turn.pieces).strip(), end_ms))
         return over

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import arivox.sessions as module
+import arivox.sessions.sessions as module
 from arivox.audio.format import ULAW, AudioFormat
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
@@ -31,7 +31,8 @@ from arivox.providers.base import (
     ToolCall,
     Utterance,
 )
-from arivox.sessions import KEPT_FRAMES, LASTED_S, MOST_FRUITLESS, Sessions
+from arivox.sessions.sessions import LASTED_S, MOST_FRUITLESS, Sessions
+from arivox.sessions.unanswered import KEPT_FRAMES
 from arivox.settings import Settings
 
 BRIEF = Brief("You are a dentist's receptionist.")
@@ -85,10 +86,17 @@ class FakeSession:
         raise RuntimeError
 
 
+class DuplexSession(FakeSession):
+    """Tells neither when the caller stops nor to which of their words an answer is."""
+
+    capabilities = Capabilities(False, False, False, "append", True, resume=False, full_duplex=True)
+
+
 class Line:
     """Sessions of a call, and what was heard of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[FakeSession] = FakeSession) -> None:
+        self.kind = kind
         self.made: list[FakeSession] = []
         self.events: list[ProviderEvent] = []
         self.refusals: list[ProviderError | None] = []
@@ -96,7 +104,7 @@ class Line:
 
     def _make(self, settings: Settings, audio: AudioFormat, on_event: OnProviderEvent, /) -> FakeSession:
         refusal = self.refusals.pop(0) if self.refusals else None
-        self.made.append(FakeSession(on_event, refusal))
+        self.made.append(self.kind(on_event, refusal))
         return self.made[-1]
 
     @property
@@ -330,6 +338,67 @@ async def test_words_that_were_answered_are_not_heard_again(clock: Clock) -> Non
     second = await line.follow()
     assert second.heard == b""
     assert len(second.told) == 1
+
+
+async def test_late_text_of_an_earlier_turn_is_not_that_of_the_latest(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    second_turn = frames(40, first=1)
+    for event in (SpeechStarted(), SpeechStopped(), ResponseStarted(), SpeechStarted()):
+        line.latest.emit(event)
+    line.latest.emit(ResponseDone("cancelled"))
+    for frame in second_turn:
+        line.sessions.send_audio(frame)
+    line.latest.emit(SpeechStopped())
+    line.latest.emit(CallerText("caller-1", "On Monday."))
+    line.lose()
+    second = await line.follow()
+    assert second.heard == b"".join(second_turn)
+    assert len(second.told) == 1
+
+
+async def test_answer_is_not_to_what_was_said_while_it_was_given(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    for event in (SpeechStarted(), SpeechStopped(), CallerText("1", "Monday."), ResponseStarted()):
+        line.latest.emit(event)
+    line.latest.emit(SpeechStarted())
+    voice = frames(40)
+    for frame in voice:
+        line.sessions.send_audio(frame)
+    line.latest.emit(SpeechStopped())
+    line.latest.emit(ResponseDone("completed"))
+    line.lose()
+    second = await line.follow()
+    assert second.heard == b"".join(voice)
+
+
+async def test_rest_of_a_sentence_is_heard_by_the_next_session(clock: Clock) -> None:
+    """Its beginning is written down: the transcript lags a second or two behind the sound."""
+    line = Line(DuplexSession)
+    await line.connected()
+    beginning, rest = frames(60), frames(40, first=1)
+    for frame in (*beginning, *rest):
+        line.sessions.send_audio(frame)
+    line.latest.emit(CallerActive())
+    line.latest.emit(CallerText("caller-1", "I would like", unwritten_ms=800))
+    line.lose()
+    second = await line.follow()
+    assert second.heard == b"".join(rest)
+    assert second.told[1:] == [("speak", None)]
+
+
+async def test_rest_that_is_silence_is_not_heard_again(clock: Clock) -> None:
+    line = Line(DuplexSession)
+    await line.connected()
+    for frame in (*frames(60), *frames(40, loud=False)):
+        line.sessions.send_audio(frame)
+    line.latest.emit(CallerActive())
+    line.latest.emit(CallerText("caller-1", "I would like a pizza.", unwritten_ms=800))
+    line.lose()
+    second = await line.follow()
+    assert second.heard == b""
+    assert second.told[1:] == [("speak", None)]
 
 
 async def test_no_more_than_15_s_are_kept_and_what_is_dropped_is_counted(clock: Clock) -> None:
