@@ -514,7 +514,7 @@ class Call:
             return
         # A call that never spoke goes on in the dialplan at once: there is nothing to explain.
         audible = reason.failure and self._talking and reason is not EndReason.SHUTDOWN
-        if audible and self._settings.failure_media:
+        if audible and self._settings.failure_media != "none":
             await self._play_failure()
         if reason.failure or self._settings.after_call == "continue":
             await self._try("set the status", self._set_status(reason))

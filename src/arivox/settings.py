@@ -109,7 +109,7 @@ class Settings:
     failure_media: str = _setting(
         "tone:congestion",
         "What a caller hears for two seconds when the AI fails in mid-call, before the dialplan goes on "
-        "(tone:NAME or sound:NAME). Empty: nothing",
+        "(tone:NAME or sound:NAME). none: nothing",
     )
 
     # --- the AI ---
@@ -280,6 +280,10 @@ class Settings:
             raise SettingsError(
                 "RTP_SERVER_PORT_LAST",
                 f"{self.rtp_server_port_last} is below RTP_SERVER_PORT ({self.rtp_server_port})",
+            )
+        if self.failure_media != "none" and ":" not in self.failure_media:
+            raise SettingsError(
+                "FAILURE_MEDIA", f"{self.failure_media!r} is not tone:NAME, sound:NAME or none"
             )
         destination.parse("TRANSFER_TO", self.transfer_to)
         if self.goodbye_before_s >= self.max_call_duration_s:

@@ -31,9 +31,10 @@ from arivox.errors import ArivoxError, ChannelGoneError
 log = structlog.get_logger()
 
 _OURS: Final = re.compile(r"(arivox-[0-9a-f]{8})(-media|-out\d+)?$")
-_REMEMBERED: Final = 256
-
 _OUT: Final = re.compile(r"arivox-[0-9a-f]{8}-out\d+$")
+_REMEMBERED: Final = 256
+# The event of a caller who has just come in may be on its way when Asterisk already lists them.
+_ON_THE_WAY_S: Final = 0.3
 
 NewCall = Callable[[Channel, Sequence[str]], Call]
 
@@ -59,6 +60,8 @@ class Switchboard:
         self._expected: dict[str, asyncio.Future[Channel]] = {}
         # Media channels of calls that have just ended: their last events may still be on the way.
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
+        # Callers who were sent on, and may not have left the application yet.
+        self._sent_on: deque[str] = deque(maxlen=_REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
         self._shutting_down = False
         self.connected = asyncio.Event()
@@ -186,6 +189,7 @@ class Switchboard:
         if self._shutting_down or len(self._calls) >= self._max_calls:
             reason = EndReason.SHUTDOWN if self._shutting_down else EndReason.BUSY
             log.warning("a caller is sent on to the dialplan", reason=reason.value, calls=len(self._calls))
+            self._sent_on.append(channel.id)
             self._spawn(self._refuse(channel.id, reason), f"refuse {channel.id}")
             return
         call = self._new_call(channel, args)
@@ -202,6 +206,7 @@ class Switchboard:
                 del self._calls[call.channel.id]
             self._by_name.pop(call.bridge_id, None)
             self._ended.append(call.bridge_id)
+            self._sent_on.append(call.channel.id)
             for name in [name for name in self._expected if name.startswith(call.bridge_id)]:
                 self._expected.pop(name).cancel()
 
@@ -238,6 +243,7 @@ class Switchboard:
             if channel_id not in present:
                 log.info("a caller left while Asterisk was out of reach", call=call.id)
                 call.caller_gone()
+        alone = []
         for channel_id in held.channel_ids:
             if channel_id in self._pairs:
                 continue
@@ -245,12 +251,16 @@ class Switchboard:
                 if self._owner(channel_id) is None and channel_id not in self._expected:
                     await self._sweep_channel(channel_id)
             elif channel_id not in self._calls:
-                await self._adopt(channel_id)
+                alone.append(channel_id)
         talking = {pair.bridge_id for pair in self._pairs.values()}
         for bridge_id in held.bridge_ids:
             if _OURS.match(bridge_id) and self._owner(bridge_id) is None and bridge_id not in talking:
                 log.warning("sweeping an orphaned bridge", bridge=bridge_id)
                 await self._swept(self._ari.destroy_bridge(bridge_id))
+        if alone:
+            await asyncio.sleep(_ON_THE_WAY_S)
+        for channel_id in alone:
+            await self._adopt(channel_id)
 
     async def _find_pair(self, bridge_id: str) -> None:
         """Take a bridge over in which a caller still talks to whom they were transferred to."""
@@ -272,9 +282,9 @@ class Switchboard:
         except ArivoxError as error:
             log.debug("a channel of the application is gone", channel=channel_id, error=str(error))
             return
-        if channel_id not in self._calls:
+        if channel_id not in self._calls and channel_id not in self._sent_on:
             log.warning("a caller was left alone; serving them", channel=channel.id)
-            self._admit(channel, ())
+            self._admit(channel, channel.dialplan.stasis_args)
 
     async def _sweep_channel(self, channel_id: str) -> None:
         log.warning("sweeping an orphaned channel", channel=channel_id)

@@ -237,7 +237,7 @@ async def test_restarted_service_sweeps_and_serves_what_a_killed_one_left(asteri
         SipPhone(("127.0.0.1", asterisk.sip_port), user="leftover") as phone,
     ):
         async with program(asterisk, emulator) as process:
-            assert await phone.call("700") == 200
+            assert await phone.call("710") == 200  # Stasis(arivox,provider=openai)
             await phone.wait_heard(predicate=lambda pcm: len(pcm) > 0)
             phone.play(signal.tone(HZ, 0.3))
             await phone.wait_heard()
@@ -249,6 +249,7 @@ async def test_restarted_service_sweeps_and_serves_what_a_killed_one_left(asteri
         async with Rig(
             asterisk,
             SteadyEcho,
+            ai_service_provider="gemini",
             expect_log=[
                 "sweeping an orphaned channel",
                 "sweeping an orphaned bridge",
@@ -257,6 +258,9 @@ async def test_restarted_service_sweeps_and_serves_what_a_killed_one_left(asteri
         ) as rig:
             await until(
                 lambda: bool(rig.timelines) and bool(rig.timelines[0].find("media.up")), "the new call"
+            )
+            assert rig.timelines[0].find("provider.chosen")[0].data["name"] == "openai", (
+                "as the dialplan says"
             )
             begun = time.monotonic()
             phone.play(signal.tone(613.0, 0.4))

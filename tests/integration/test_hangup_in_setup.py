@@ -194,7 +194,7 @@ async def test_asterisk_refuses_a_request(asterisk: AsteriskInstance, verb: str)
         raise AsteriskError("Allocation failed", status=500, request=f"POST {verb}")
 
     async with Rig(
-        asterisk, SteadyEcho, expect_log=["the call could not be set up"], failure_media=""
+        asterisk, SteadyEcho, expect_log=["the call could not be set up"], failure_media="none"
     ) as rig:
         wrap(rig, verb, refuse)
         phone = await rig.dial()

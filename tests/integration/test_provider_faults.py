@@ -288,6 +288,16 @@ async def test_ai_that_dies_while_it_speaks_is_cut_off_for_the_tone(asterisk: As
         assert await rig.ended() == "provider_failed"
 
 
+async def test_dialplan_that_says_something_itself_is_heard_at_once(asterisk: AsteriskInstance) -> None:
+    async with Rig(asterisk, Script, expect_log=FAILED, failure_media="none") as rig:
+        phone, stage = await greeted(rig)
+        fault = time.monotonic()
+        await stage.close(1000)
+        heard = await hear_fallback(phone, after=fault, timeout=1.5)
+        assert signal.tone_level_db(heard, 480) < -50, "no congestion tone before it"
+        assert await rig.ended() == "provider_failed"
+
+
 # --- it stalls ---
 
 

@@ -23,6 +23,15 @@ class Dialplan(msgspec.Struct, frozen=True):
     context: str = ""
     exten: str = ""
     priority: int = 0
+    app_name: str = ""
+    """The dialplan application that the channel is in."""
+    app_data: str = ""
+    """What the application was given."""
+
+    @property
+    def stasis_args(self) -> tuple[str, ...]:
+        """Return what ``Stasis()`` was given besides the name; ``StasisStart`` tells it only once."""
+        return tuple(self.app_data.split(",")[1:]) if self.app_name == "Stasis" else ()
 
 
 class Channel(msgspec.Struct, frozen=True):

@@ -1,0 +1,123 @@
+"""Callers who enter and leave while the switchboard asks Asterisk who is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import structlog
+
+from arivox import switchboard as module
+from arivox.asterisk.messages import Application, Channel, Dialplan, StasisStart
+from arivox.switchboard import Switchboard
+
+CALLER = Channel("1.1", dialplan=Dialplan(app_name="Stasis", app_data="arivox,provider=gemini"))
+ENTERS = StasisStart(timestamp="", args=["provider=gemini"], channel=CALLER)
+
+
+class FakeAri:
+    """Lists the caller once it is let; notes who is sent on."""
+
+    url, app = "http://asterisk", "arivox"
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+        self.sent_on: list[str] = []
+
+    async def application(self) -> Application:
+        await self.let.wait()
+        return Application("arivox", channel_ids=[CALLER.id])
+
+    async def channel(self, channel_id: str) -> Channel:
+        return CALLER
+
+    async def set_variable(self, channel_id: str, name: str, value: str) -> None:
+        pass
+
+    async def continue_in_dialplan(self, channel_id: str) -> None:
+        self.sent_on.append(channel_id)
+
+
+class FakeCall:
+    """Goes on until it is over."""
+
+    id, bridge_id, media_id, released = "1", "arivox-00000001", "arivox-00000001-media", False
+
+    def __init__(self, channel: Channel, args: Sequence[str]) -> None:
+        self.channel = channel
+        self.args = tuple(args)
+        self.over = asyncio.Event()
+
+    async def run(self) -> None:
+        await self.over.wait()
+
+
+class Desk:
+    """A switchboard between the two."""
+
+    def __init__(self, max_calls: int = 5) -> None:
+        self.ari = FakeAri()
+        self.calls: list[FakeCall] = []
+        self.board = Switchboard(self.ari, self._new_call, max_calls)  # type: ignore[arg-type]
+
+    def _new_call(self, channel: Channel, args: Sequence[str]) -> Any:
+        self.calls.append(FakeCall(channel, args))
+        return self.calls[-1]
+
+    async def settle(self, *, but: int = 0) -> None:
+        """Wait until no more than the tasks of so many calls are left."""
+        async with asyncio.timeout(5):
+            while len(tasks := self.board._tasks) > but:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ON_THE_WAY_S", 0.0)
+
+
+async def test_caller_who_waits_is_served_as_the_dialplan_says() -> None:
+    desk = Desk()
+    desk.ari.let.set()
+    desk.board.on_up()
+    async with asyncio.timeout(5):
+        while not desk.calls:
+            await asyncio.sleep(0)
+    (call,) = desk.calls
+    assert call.args == ("provider=gemini",)
+
+
+async def test_caller_who_comes_in_meanwhile_is_served_once() -> None:
+    desk = Desk()
+    with structlog.testing.capture_logs() as log:
+        desk.board.on_up()
+        desk.board.on_event(ENTERS)
+        desk.ari.let.set()
+        await desk.settle(but=1)
+    assert len(desk.calls) == 1
+    assert [line for line in log if line["log_level"] == "warning"] == []
+
+
+async def test_caller_whose_call_ends_meanwhile_is_not_served_again() -> None:
+    """They are on their way out of the application: to serve or to refuse them would skip a line there."""
+    desk = Desk()
+    desk.board.on_up()
+    desk.board.on_event(ENTERS)
+    desk.calls[0].over.set()
+    await desk.settle(but=1)
+    desk.ari.let.set()
+    await desk.settle()
+    assert len(desk.calls) == 1
+    assert desk.ari.sent_on == []
+
+
+async def test_caller_who_is_refused_meanwhile_is_refused_once() -> None:
+    desk = Desk(max_calls=0)
+    desk.board.on_up()
+    desk.board.on_event(ENTERS)
+    await desk.settle(but=1)
+    desk.ari.let.set()
+    await desk.settle()
+    assert desk.ari.sent_on == [CALLER.id]
