@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
@@ -80,6 +80,7 @@ class Service:
         self.choose_provider(settings.ai_service_provider, "AI_SERVICE_PROVIDER")
         self._bind, self._rtp_host = rtp_addresses(settings)
         self._stop = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
         self.pacer = Pacer()
         self.ports = PortRange(self._bind, *settings.rtp_ports)
         self.ari = AriClient(
@@ -97,7 +98,12 @@ class Service:
         self._executor = ThreadPoolExecutor(1, "arivox-disk")
 
     def stop(self) -> None:
-        """Ask the service to end. Safe in a signal handler of the loop."""
+        """Ask the service to end, after DRAIN_S at most; asked again, at once.
+
+        Safe in a signal handler of the loop.
+        """
+        if self._stop.is_set():
+            self._stop_at_once.set()
         self._stop.set()
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
@@ -129,6 +135,8 @@ class Service:
                 ready = asyncio.ensure_future(self._announce(on_ready))
                 try:
                     await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    if self.settings.drain_s and not listening.done():
+                        await self._drain(listening)
                     await board.shut_down(_SHUT_DOWN_S)
                     if listening.done():
                         listening.result()
@@ -143,6 +151,20 @@ class Service:
             self.pacer.close()
             self._executor.shutdown(wait=False)
             log.info("arivox stopped", calls=board.served)
+
+    async def _drain(self, listening: asyncio.Future[None]) -> None:
+        """Let the calls in progress go on for a while, unless Asterisk or who stops us ends them."""
+        board, longest_s = self.switchboard, self.settings.drain_s
+        log.info("no more callers are taken", calls=len(board.calls), wait_s=longest_s)
+        drained = asyncio.ensure_future(board.drain())
+        hurried = asyncio.ensure_future(self._stop_at_once.wait())
+        ends: tuple[asyncio.Future[Any], ...] = (drained, hurried)
+        try:
+            await asyncio.wait({listening, *ends}, timeout=longest_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
 
     def choose_provider(self, name: str, where: str) -> tuple[Provider, Prompts]:
         """Return the provider of that name, or the service's own, and its prompts.

@@ -52,16 +52,22 @@ class Settings:
     ari_app_name: str = _setting("arivox", "Name of the Stasis application in the dialplan")
     ari_request_timeout_s: float = _setting(5.0, "Longest wait for an answer of ARI", low=0.1)
     max_calls: int = _setting(50, "Calls at once; further callers are sent on to the dialplan", low=1)
+    drain_s: float = _setting(
+        0.0,
+        "When told to end: how long calls may go on, while new callers are sent on to the dialplan; told "
+        "again, it ends them. 0: it ends them at once",
+        low=0,
+    )
 
     # --- media ---
     rtp_server_ip: str = _setting(
         "",
-        "Address to bind for RTP. Empty: 127.0.0.1 when Asterisk is on this machine, else 0.0.0.0",
+        "Address to bind for RTP. Empty: 127.0.0.1 when ARI_URL is a loopback address, else 0.0.0.0",
     )
     rtp_server_ip_for_asterisk: str = _setting(
         "",
-        "Address that Asterisk sends RTP to (NAT, containers). Empty: this machine's, as seen on the way to "
-        "Asterisk",
+        "Address that Asterisk sends RTP to (NAT, containers). Empty: RTP_SERVER_IP, else this machine's, as "
+        "seen on the way to Asterisk",
     )
     rtp_server_port: int = _setting(12000, "First port for RTP; even ports are used", low=1024, high=65534)
     rtp_server_port_last: int = _setting(
@@ -169,7 +175,8 @@ class Settings:
     gemini_auth: Literal["auto", "key", "token", "vertex"] = _setting(
         "auto",
         "key: AI Studio by GEMINI_API_KEY; token: the same, by a token for one session that is made with the "
-        "key; vertex: Vertex AI by a service account; auto: key where there is one, else vertex",
+        "key; vertex: Vertex AI by a service account; auto: vertex where GEMINI_PROJECT_ID is set and "
+        "neither GEMINI_API_KEY nor GEMINI_LIVE_URL is, else key",
     )
     google_application_credentials: Path | None = _setting(
         None, "Vertex AI: key file of the service account. Empty: the machine's own identity"
@@ -231,7 +238,7 @@ class Settings:
     hold_music: str = _setting("default", "Class of music on hold (musiconhold.conf)")
 
     # --- the store ---
-    redis_host: str = _setting("", "Redis server. Empty: no Redis")
+    redis_host: str = _setting("", "Redis server (needs the extra: pip install '.[redis]'). Empty: no Redis")
     redis_port: int = _setting(6379, "Its port", low=1, high=65535)
     redis_password: str = _setting("", "Its password", secret=True)
     redis_db: int = _setting(0, "Its database", low=0)

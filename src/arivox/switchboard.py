@@ -64,6 +64,7 @@ class Switchboard:
         self._sent_on: deque[str] = deque(maxlen=_REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
         self._shutting_down = False
+        self._call_ended = asyncio.Event()
         self.connected = asyncio.Event()
         self.served = 0
 
@@ -92,6 +93,13 @@ class Switchboard:
     def pairs(self) -> int:
         """Return how many pairs of connected parties there are."""
         return len({pair.bridge_id for pair in self._pairs.values()})
+
+    async def drain(self) -> None:
+        """Refuse new callers, and return once the calls in progress have ended."""
+        self._shutting_down = True
+        while self._calls:
+            self._call_ended.clear()
+            await self._call_ended.wait()
 
     async def shut_down(self, timeout_s: float) -> None:
         """Refuse new callers, end all calls, and wait until everything is taken down."""
@@ -204,6 +212,7 @@ class Switchboard:
         finally:
             if self._calls.get(call.channel.id) is call:
                 del self._calls[call.channel.id]
+            self._call_ended.set()
             self._by_name.pop(call.bridge_id, None)
             self._ended.append(call.bridge_id)
             self._sent_on.append(call.channel.id)

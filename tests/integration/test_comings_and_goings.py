@@ -113,6 +113,38 @@ async def test_caller_while_the_service_shuts_down(asterisk: AsteriskInstance) -
         assert len(rig.timelines) == 1
 
 
+async def test_service_that_drains_lets_its_callers_finish(asterisk: AsteriskInstance) -> None:
+    async with Rig(asterisk, Script, drain_s=30.0, expect_log=["sent on to the dialplan"]) as rig:
+        phone = await rig.dial()
+        stage = await rig.stage()
+        await stage.wait_for("response.create")
+        rig.service.stop()
+        await hear_fallback(await rig.dial())
+        assert await rig.status_of() == "shutdown"
+        await say(stage)
+        await phone.wait_heard()
+        await phone.wait_silence(150)
+        assert_whole(phone.heard().pcm, GREETING)
+        await phone.hangup()
+        await rig.service_end()
+        assert await rig.ended() == "caller_hangup"
+        assert len(rig.timelines) == 1
+
+
+@pytest.mark.parametrize("way", ["told again", "in time"])
+async def test_drain_has_an_end(asterisk: AsteriskInstance, way: str) -> None:
+    async with Rig(asterisk, SteadyEcho, drain_s=30.0 if way == "told again" else 0.2) as rig:
+        phone = await rig.dial()
+        await phone.wait_heard(predicate=lambda pcm: len(pcm) > 0)
+        rig.service.stop()
+        if way == "told again":
+            await until(lambda: bool(rig.logged("no more callers are taken")), "the drain")
+            rig.service.stop()
+        await hear_fallback(phone)
+        await rig.service_end()
+        assert await rig.ended() == "shutdown"
+
+
 async def test_media_channel_that_vanishes(asterisk: AsteriskInstance) -> None:
     async with Rig(asterisk, SteadyEcho, expect_log=["Asterisk took the media channel down"]) as rig:
         phone = await rig.dial()

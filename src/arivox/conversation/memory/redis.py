@@ -43,15 +43,18 @@ return there
 
 
 class RedisStore:
-    """One Redis server, by its URL. Calls are forgotten ``ttl_s`` seconds after their last turn."""
+    """One Redis server, by its URL. Calls are forgotten ``ttl_s`` seconds after their last turn.
 
-    def __init__(self, url: str, ttl_s: int) -> None:
+    ``setting`` is the one that asks for it.
+    """
+
+    def __init__(self, url: str, ttl_s: int, setting: str = "MEMORY_URL") -> None:
         try:
             import redis.asyncio as redis
             from redis.exceptions import RedisError
         except ImportError as error:
             raise SettingsError(
-                "MEMORY_URL", "the redis package is missing", "Install the extra: pip install 'arivox[redis]'"
+                setting, "the redis package is missing", "Install the extra: pip install 'arivox[redis]'"
             ) from error
         parts = urlsplit(url)
         self.where = f"Redis {parts.hostname}:{parts.port or 6379}"

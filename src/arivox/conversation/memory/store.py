@@ -82,7 +82,7 @@ def make(settings: Settings) -> Store | None:
     if scheme in ("redis", "rediss"):
         from arivox.conversation.memory.redis import RedisStore
 
-        return RedisStore(url, ttl_s)
+        return RedisStore(url, ttl_s, "MEMORY_URL" if settings.memory_url else "REDIS_HOST")
     raise SettingsError("MEMORY_URL", f"{scheme or url!r} is not redis://, rediss://, sqlite:/// or none")
 
 

@@ -32,7 +32,7 @@ class RtpLink:
 
     Sends a frame every ptime from ``start`` to ``close``: the agent's voice, or silence, so that phones,
     trunks and NATs keep the stream alive. When the agent begins to speak, the frame leaves at once and the
-    stream runs ahead of its schedule by up to one ptime; the lead is given back in the next silence.
+    stream runs ahead of its schedule by up to two ptimes; the lead is given back in a later silence.
 
     When speech comes no faster than it is spoken, its next frame may be a moment late: the link waits for it
     while the stream is ahead of its schedule, and 10 ms more, before it sends silence in its place.
