@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -115,6 +116,16 @@ class Line:
         self.latest.let.set()
         await self.sessions.connect(BRIEF)
 
+    def emit(self, *events: ProviderEvent) -> None:
+        """Let the present session tell something."""
+        for event in events:
+            self.latest.emit(event)
+
+    def send(self, *parts: list[bytes]) -> None:
+        """Let the caller be heard."""
+        for frame in chain(*parts):
+            self.sessions.send_audio(frame)
+
     def lose(self) -> None:
         self.latest.emit(Fault(LOST))
 
@@ -173,8 +184,7 @@ async def test_next_session_is_told_what_was_said(clock: Clock) -> None:
 async def test_answer_that_was_lost_is_asked_for(clock: Clock) -> None:
     line = Line()
     await line.connected()
-    line.latest.emit(ResponseStarted())
-    line.latest.emit(AgentAudio("item", b"\x55" * 160))
+    line.emit(ResponseStarted(), AgentAudio("item", b"\x55" * 160))
     line.latest.busy = True
     line.lose()
     assert line.events[-1] == ResponseDone("cancelled"), "the rest of it will not come"
@@ -207,7 +217,7 @@ async def test_all_that_was_asked_for_is_asked_for_again_in_order(clock: Clock) 
     line.sessions.speak("A")
     line.sessions.speak("B")
     line.latest.busy = True
-    line.latest.emit(ResponseStarted())
+    line.emit(ResponseStarted())
     line.lose()
     line.sessions.speak("C")
     second = await line.follow()
@@ -218,11 +228,11 @@ async def test_good_bye_over_an_answer_is_asked_for_again(clock: Clock) -> None:
     line = Line()
     await line.connected()
     line.sessions.speak()
-    line.latest.emit(ResponseStarted())
+    line.emit(ResponseStarted())
     line.latest.busy = True
     line.sessions.interrupt([], cancel=True)
     line.sessions.speak("Say good-bye.")
-    line.latest.emit(ResponseDone("cancelled"))
+    line.emit(ResponseDone("cancelled"))
     line.lose()
     second = await line.follow()
     assert second.told[1:] == [("speak", "Say good-bye.")]
@@ -231,7 +241,7 @@ async def test_good_bye_over_an_answer_is_asked_for_again(clock: Clock) -> None:
 async def test_what_is_cancelled_meanwhile_is_not_asked_for(clock: Clock) -> None:
     line = Line()
     await line.connected()
-    line.latest.emit(ResponseStarted())
+    line.emit(ResponseStarted())
     line.latest.busy = True
     line.lose()
     line.sessions.speak("The colleague is busy.")
@@ -256,14 +266,12 @@ async def test_words_that_nobody_answered_are_heard_again(clock: Clock) -> None:
     line = Line()
     await line.connected()
     silence, voice = frames(100, loud=False), frames(60)
-    for frame in (*silence, *voice[:30]):
-        line.sessions.send_audio(frame)
-    line.latest.emit(SpeechStarted())
+    line.send(silence, voice[:30])
+    line.emit(SpeechStarted())
     line.sessions.send_audio(voice[30])
     line.lose()
     assert line.events[-1] == SpeechStopped()
-    for frame in voice[31:]:
-        line.sessions.send_audio(frame)
+    line.send(voice[31:])
     second = await line.follow()
     assert second.heard == b"".join([*silence[-15:], *voice]), "300 ms before the first sound, and all since"
     assert len(second.told) == 1, "the words themselves bring the answer"
@@ -273,8 +281,7 @@ async def test_words_that_the_ai_had_not_noticed_are_heard_by_the_next(clock: Cl
     line = Line()
     await line.connected()
     voice = frames(40)
-    for frame in voice:
-        line.sessions.send_audio(frame)
+    line.send(voice)
     line.lose()
     second = await line.follow()
     assert second.heard == b"".join(voice)
@@ -285,11 +292,9 @@ async def test_question_without_a_text_is_heard_again_in_place_of_going_on(clock
     line = Line()
     await line.connected()
     voice = frames(40)
-    line.latest.emit(SpeechStarted())
-    for frame in voice:
-        line.sessions.send_audio(frame)
-    for event in (SpeechStopped(), ResponseStarted(), CallerText("caller-1", "")):
-        line.latest.emit(event)
+    line.emit(SpeechStarted())
+    line.send(voice)
+    line.emit(SpeechStopped(), ResponseStarted(), CallerText("caller-1", ""))
     line.latest.busy = True
     line.lose()
     second = await line.follow()
@@ -301,11 +306,9 @@ async def test_late_text_of_the_turn_before_does_not_lose_the_present_one(clock:
     line = Line()
     await line.connected()
     voice = frames(40)
-    line.latest.emit(SpeechStarted())
-    for frame in voice:
-        line.sessions.send_audio(frame)
-    line.latest.emit(CallerText("caller-1", "Yes."))
-    line.latest.emit(ResponseStarted())
+    line.emit(SpeechStarted())
+    line.send(voice)
+    line.emit(CallerText("caller-1", "Yes."), ResponseStarted())
     line.lose()
     second = await line.follow()
     assert second.heard == b"".join(voice)
@@ -317,10 +320,8 @@ async def test_words_that_are_written_down_are_not_heard_again_but_answered(
 ) -> None:
     line = Line()
     await line.connected()
-    for frame in frames(40):
-        line.sessions.send_audio(frame)
-    for event in (*sign, CallerText("caller-1", "I have a toothache.")):
-        line.latest.emit(event)
+    line.send(frames(40))
+    line.emit(*sign, CallerText("caller-1", "I have a toothache."))
     line.lose()
     second = await line.follow()
     assert second.heard == b""
@@ -330,10 +331,8 @@ async def test_words_that_are_written_down_are_not_heard_again_but_answered(
 async def test_words_that_were_answered_are_not_heard_again(clock: Clock) -> None:
     line = Line()
     await line.connected()
-    for frame in frames(40):
-        line.sessions.send_audio(frame)
-    for event in (SpeechStarted(), SpeechStopped(), ResponseStarted(), ResponseDone("completed")):
-        line.latest.emit(event)
+    line.send(frames(40))
+    line.emit(SpeechStarted(), SpeechStopped(), ResponseStarted(), ResponseDone("completed"))
     line.lose()
     second = await line.follow()
     assert second.heard == b""
@@ -344,13 +343,10 @@ async def test_late_text_of_an_earlier_turn_is_not_that_of_the_latest(clock: Clo
     line = Line()
     await line.connected()
     second_turn = frames(40, first=1)
-    for event in (SpeechStarted(), SpeechStopped(), ResponseStarted(), SpeechStarted()):
-        line.latest.emit(event)
-    line.latest.emit(ResponseDone("cancelled"))
-    for frame in second_turn:
-        line.sessions.send_audio(frame)
-    line.latest.emit(SpeechStopped())
-    line.latest.emit(CallerText("caller-1", "On Monday."))
+    line.emit(SpeechStarted(), SpeechStopped(), ResponseStarted(), SpeechStarted())
+    line.emit(ResponseDone("cancelled"))
+    line.send(second_turn)
+    line.emit(SpeechStopped(), CallerText("caller-1", "On Monday."))
     line.lose()
     second = await line.follow()
     assert second.heard == b"".join(second_turn)
@@ -360,14 +356,11 @@ async def test_late_text_of_an_earlier_turn_is_not_that_of_the_latest(clock: Clo
 async def test_answer_is_not_to_what_was_said_while_it_was_given(clock: Clock) -> None:
     line = Line()
     await line.connected()
-    for event in (SpeechStarted(), SpeechStopped(), CallerText("1", "Monday."), ResponseStarted()):
-        line.latest.emit(event)
-    line.latest.emit(SpeechStarted())
+    line.emit(SpeechStarted(), SpeechStopped(), CallerText("1", "Monday."), ResponseStarted())
+    line.emit(SpeechStarted())
     voice = frames(40)
-    for frame in voice:
-        line.sessions.send_audio(frame)
-    line.latest.emit(SpeechStopped())
-    line.latest.emit(ResponseDone("completed"))
+    line.send(voice)
+    line.emit(SpeechStopped(), ResponseDone("completed"))
     line.lose()
     second = await line.follow()
     assert second.heard == b"".join(voice)
@@ -378,10 +371,8 @@ async def test_rest_of_a_sentence_is_heard_by_the_next_session(clock: Clock) -> 
     line = Line(DuplexSession)
     await line.connected()
     beginning, rest = frames(60), frames(40, first=1)
-    for frame in (*beginning, *rest):
-        line.sessions.send_audio(frame)
-    line.latest.emit(CallerActive())
-    line.latest.emit(CallerText("caller-1", "I would like", unwritten_ms=800))
+    line.send(beginning, rest)
+    line.emit(CallerActive(), CallerText("caller-1", "I would like", unwritten_ms=800))
     line.lose()
     second = await line.follow()
     assert second.heard == b"".join(rest)
@@ -391,10 +382,8 @@ async def test_rest_of_a_sentence_is_heard_by_the_next_session(clock: Clock) -> 
 async def test_rest_that_is_silence_is_not_heard_again(clock: Clock) -> None:
     line = Line(DuplexSession)
     await line.connected()
-    for frame in (*frames(60), *frames(40, loud=False)):
-        line.sessions.send_audio(frame)
-    line.latest.emit(CallerActive())
-    line.latest.emit(CallerText("caller-1", "I would like a pizza.", unwritten_ms=800))
+    line.send(frames(60), frames(40, loud=False))
+    line.emit(CallerActive(), CallerText("caller-1", "I would like a pizza.", unwritten_ms=800))
     line.lose()
     second = await line.follow()
     assert second.heard == b""
@@ -406,8 +395,7 @@ async def test_no_more_than_15_s_are_kept_and_what_is_dropped_is_counted(clock: 
     await line.connected()
     line.lose()
     many = [count.to_bytes(2, "big") * 80 for count in range(KEPT_FRAMES + 7)]
-    for frame in many:
-        line.sessions.send_audio(frame)
+    line.send(many)
     second = await line.follow()
     assert second.heard == b"".join(many[7:])
     assert line.sessions.counters.uplink_dropped_frames == 7
@@ -416,10 +404,9 @@ async def test_no_more_than_15_s_are_kept_and_what_is_dropped_is_counted(clock: 
 async def test_result_that_the_agent_had_not_spoken_of_is_told_to_the_next(clock: Clock) -> None:
     line = Line()
     await line.connected()
-    line.latest.emit(ResponseStarted())
-    line.latest.emit(ToolCall("call-1", "book", "{}"))
+    line.emit(ResponseStarted(), ToolCall("call-1", "book", "{}"))
     line.sessions.tool_result("call-1", "booked for Monday")
-    line.latest.emit(ResponseDone("completed"))
+    line.emit(ResponseDone("completed"))
     line.latest.busy = True
     line.lose()
     second = await line.follow()
@@ -431,10 +418,9 @@ async def test_result_that_the_agent_had_not_spoken_of_is_told_to_the_next(clock
 async def test_result_that_the_agent_has_spoken_of_is_not_told_again(clock: Clock) -> None:
     line = Line()
     await line.connected()
-    line.latest.emit(ToolCall("call-1", "book", "{}"))
+    line.emit(ToolCall("call-1", "book", "{}"))
     line.sessions.tool_result("call-1", "booked for Monday")
-    line.latest.emit(ResponseStarted())
-    line.latest.emit(ResponseDone("completed"))
+    line.emit(ResponseStarted(), ResponseDone("completed"))
     line.lose()
     second = await line.follow()
     assert "booked for Monday" not in second.told[0].instructions
@@ -445,8 +431,7 @@ async def test_results_of_tools_of_the_lost_session_are_told_in_words_and_bring_
 ) -> None:
     line = Line()
     await line.connected()
-    line.latest.emit(ToolCall("call-1", "book", "{}"))
-    line.latest.emit(ToolCall("call-2", "note", "{}"))
+    line.emit(ToolCall("call-1", "book", "{}"), ToolCall("call-2", "note", "{}"))
     line.latest.busy = True
     line.lose()
     second = await line.follow()
@@ -469,7 +454,7 @@ async def test_results_of_tools_of_the_lost_session_are_told_in_words_and_bring_
 async def test_result_that_comes_while_it_connects_is_told_then(clock: Clock) -> None:
     line = Line()
     await line.connected()
-    line.latest.emit(ToolCall("call-1", "book", "{}"))
+    line.emit(ToolCall("call-1", "book", "{}"))
     line.lose()
     await asyncio.wait_for(line.latest.connecting.wait(), 1)
     line.sessions.tool_result("call-1", "booked for Monday")
@@ -483,7 +468,7 @@ async def test_result_that_comes_while_it_connects_is_told_then(clock: Clock) ->
 async def test_items_of_two_sessions_are_told_apart(clock: Clock) -> None:
     line = Line()
     await line.connected()
-    line.latest.emit(AgentAudio("live-1", b"\x01"))
+    line.emit(AgentAudio("live-1", b"\x01"))
     line.lose()
     second = await line.follow()
     line.made[0].emit(AgentText("live-1", "Good morning."))
@@ -511,7 +496,7 @@ async def test_fault_that_another_session_would_not_mend_is_told(clock: Clock) -
     line = Line()
     await line.connected()
     fault = Fault(ProviderError("fake", "no credit", code="insufficient_quota"))
-    line.latest.emit(fault)
+    line.emit(fault)
     line.lose()
     assert line.events[0] == fault
     assert len(line.made) == 1, "what is over is not replaced"
