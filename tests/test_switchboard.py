@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import pytest
 import structlog
 
 from arivox import switchboard as module
+from arivox.asterisk import persist
 from arivox.asterisk.messages import Application, Channel, Dialplan, StasisStart
+from arivox.ending import EndReason
+from arivox.errors import AsteriskError
 from arivox.switchboard import Switchboard
 
 CALLER = Channel("1.1", dialplan=Dialplan(app_name="Stasis", app_data="arivox,provider=gemini"))
@@ -25,6 +29,7 @@ class FakeAri:
     def __init__(self) -> None:
         self.let = asyncio.Event()
         self.sent_on: list[str] = []
+        self.away = 0  # so many requests fail
 
     async def application(self) -> Application:
         await self.let.wait()
@@ -37,6 +42,9 @@ class FakeAri:
         pass
 
     async def continue_in_dialplan(self, channel_id: str) -> None:
+        if self.away:
+            self.away -= 1
+            raise AsteriskError("no answer in time")
         self.sent_on.append(channel_id)
 
 
@@ -44,6 +52,7 @@ class FakeCall:
     """Goes on until it is over."""
 
     id, bridge_id, media_id, released = "1", "arivox-00000001", "arivox-00000001-media", False
+    untidy = False
 
     def __init__(self, channel: Channel, args: Sequence[str]) -> None:
         self.channel = channel
@@ -52,6 +61,9 @@ class FakeCall:
 
     async def run(self) -> None:
         await self.over.wait()
+
+    def end(self, reason: EndReason) -> None:
+        pass
 
 
 class Desk:
@@ -76,6 +88,7 @@ class Desk:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ON_THE_WAY_S", 0.0)
+    monkeypatch.setattr(persist, "delays", lambda first, most: repeat(0.0))
 
 
 async def test_caller_who_waits_is_served_as_the_dialplan_says() -> None:
@@ -121,3 +134,37 @@ async def test_caller_who_is_refused_meanwhile_is_refused_once() -> None:
     desk.ari.let.set()
     await desk.settle()
     assert desk.ari.sent_on == [CALLER.id]
+
+
+async def test_refusal_is_repeated_until_asterisk_hears_it() -> None:
+    desk = Desk(max_calls=0)
+    desk.ari.away = 3
+    desk.board.on_event(ENTERS)
+    await desk.settle()
+    assert desk.ari.sent_on == [CALLER.id]
+
+
+async def test_caller_who_came_back_unheard_is_served() -> None:
+    """They were sent on, and entered again while the events were lost."""
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    desk.calls[0].over.set()
+    await desk.settle()
+    desk.board.on_down()
+    desk.ari.let.set()
+    desk.board.on_up()
+    async with asyncio.timeout(5):
+        while len(desk.calls) < 2:
+            await asyncio.sleep(0)
+
+
+async def test_shut_down_sends_on_who_comes_in_the_middle_of_it() -> None:
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    ending = asyncio.create_task(desk.board.shut_down(5.0))
+    await asyncio.sleep(0)
+    late = Channel("1.2", dialplan=CALLER.dialplan)
+    desk.board.on_event(StasisStart(timestamp="", args=[], channel=late))
+    desk.calls[0].over.set()
+    await ending
+    assert desk.ari.sent_on == [late.id]

@@ -21,6 +21,7 @@ import structlog
 from arivox.actions import Actions, Notes
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
+from arivox.asterisk.persist import persist
 from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.audio.g711 import Law, decode, encode
 from arivox.audio.level import Leveller
@@ -110,6 +111,8 @@ class Call:
         self._ari = context.ari
         self._started = time.monotonic()
         self._ended: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
+        self.untidy = False
+        """Something of it may be left in Asterisk."""
         self._caller_present = True
         self._released = False
         self._talking = False  # the media path was up
@@ -517,12 +520,14 @@ class Call:
         if audible and self._settings.failure_media != "none":
             await self._play_failure()
         if reason.failure or self._settings.after_call == "continue":
-            await self._try("set the status", self._set_status(reason))
+            await self._insist("set the status", lambda: self._set_status(reason))
             self._released = True
-            await self._try("go on in the dialplan", self._ari.continue_in_dialplan(self.channel.id))
+            await self._insist(
+                "go on in the dialplan", lambda: self._ari.continue_in_dialplan(self.channel.id)
+            )
         else:
             self._released = True
-            await self._try("hang up", self._ari.hang_up(self.channel.id))
+            await self._insist("hang up", lambda: self._ari.hang_up(self.channel.id))
 
     async def _set_status(self, reason: EndReason) -> None:
         await self._ari.set_variable(self.channel.id, STATUS_VARIABLE, reason.value)
@@ -538,12 +543,17 @@ class Call:
                 await self._gone.wait()
         await self._try("stop the sound", self._ari.stop_playback(playback.id))
 
+    async def _insist(self, what: str, request: Callable[[], Awaitable[None]]) -> None:
+        """Make a request until Asterisk has heard it: without it the caller would sit in silence."""
+        await self._try(what, persist(what, request, lambda: self._caller_present))
+
     async def _try(self, what: str, request: Awaitable[None]) -> None:
         try:
             await request
         except ChannelGoneError:
             pass  # it ended by itself
         except ArivoxError as error:
+            self.untidy = True
             log.warning("could not clean up", what=what, error=str(error))
 
     def _log_end(self, reason: EndReason) -> None:

@@ -105,6 +105,7 @@ class Service:
         if self._stop.is_set():
             self._stop_at_once.set()
         self._stop.set()
+        self.switchboard.refuse_callers()
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Serve until ``stop``. ``on_ready`` is called once Asterisk is connected.

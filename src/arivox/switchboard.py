@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import structlog
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import (
     AnyEvent,
+    Application,
     Channel,
     ChannelDestroyed,
     ChannelDtmfReceived,
@@ -23,7 +25,7 @@ from arivox.asterisk.messages import (
     StasisEnd,
     StasisStart,
 )
-from arivox.backoff import delays
+from arivox.asterisk.persist import persist
 from arivox.call import Call
 from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import ArivoxError, ChannelGoneError
@@ -35,6 +37,7 @@ _OUT: Final = re.compile(r"arivox-[0-9a-f]{8}-out\d+$")
 _REMEMBERED: Final = 256
 # The event of a caller who has just come in may be on its way when Asterisk already lists them.
 _ON_THE_WAY_S: Final = 0.3
+_BREAK_OFF_S: Final = 3.0
 
 NewCall = Callable[[Channel, Sequence[str]], Call]
 
@@ -60,8 +63,8 @@ class Switchboard:
         self._expected: dict[str, asyncio.Future[Channel]] = {}
         # Media channels of calls that have just ended: their last events may still be on the way.
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
-        # Callers who were sent on, and may not have left the application yet.
-        self._sent_on: deque[str] = deque(maxlen=_REMEMBERED)
+        # Callers whom Asterisk was told to let go, and may still list.
+        self._leaving: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._shutting_down = False
         self._call_ended = asyncio.Event()
@@ -94,24 +97,33 @@ class Switchboard:
         """Return how many pairs of connected parties there are."""
         return len({pair.bridge_id for pair in self._pairs.values()})
 
-    async def drain(self) -> None:
-        """Refuse new callers, and return once the calls in progress have ended."""
+    def refuse_callers(self) -> None:
+        """Send every new caller on to the dialplan from now on."""
         self._shutting_down = True
+
+    async def drain(self) -> None:
+        """Return once the calls in progress have ended."""
         while self._calls:
             self._call_ended.clear()
             await self._call_ended.wait()
 
     async def shut_down(self, timeout_s: float) -> None:
-        """Refuse new callers, end all calls, and wait until everything is taken down."""
-        self._shutting_down = True
+        """Refuse new callers, end all calls, and wait until everything is taken down.
+
+        What has not ended after ``timeout_s`` is broken off, and given three seconds more.
+        """
+        self.refuse_callers()
         for call in self.calls:
             call.end(EndReason.SHUTDOWN)
-        if self._tasks:
-            _, left = await asyncio.wait(self._tasks, timeout=timeout_s)
-            for task in left:
-                log.error("a call did not end in time", task=task.get_name())
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+        give_up = time.monotonic() + timeout_s
+        while self._tasks and (left_s := give_up - time.monotonic()) > 0:
+            await asyncio.wait(self._tasks, timeout=left_s)
+        left = set(self._tasks)
+        for task in left:
+            log.error("a call did not end in time", task=task.get_name())
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_BREAK_OFF_S)
 
     # --- AriClient.listen ---
 
@@ -124,6 +136,7 @@ class Switchboard:
     def on_down(self) -> None:
         """Remember that events are missing. Calls and their audio go on without them."""
         self.connected.clear()
+        self._leaving.clear()  # who left is not told any more
 
     def on_event(self, event: AnyEvent) -> None:
         """Pass one event to where it belongs."""
@@ -161,6 +174,7 @@ class Switchboard:
             self._admit(channel, args)
 
     def _left(self, channel: Channel, cause: int | None) -> None:
+        self._leaving.discard(channel.id)
         if (pair := self._pairs.get(channel.id)) is not None:
             self._part(pair, channel.id)
         if (call := self._calls.get(channel.id)) is not None:
@@ -197,7 +211,6 @@ class Switchboard:
         if self._shutting_down or len(self._calls) >= self._max_calls:
             reason = EndReason.SHUTDOWN if self._shutting_down else EndReason.BUSY
             log.warning("a caller is sent on to the dialplan", reason=reason.value, calls=len(self._calls))
-            self._sent_on.append(channel.id)
             self._spawn(self._refuse(channel.id, reason), f"refuse {channel.id}")
             return
         call = self._new_call(channel, args)
@@ -215,31 +228,37 @@ class Switchboard:
             self._call_ended.set()
             self._by_name.pop(call.bridge_id, None)
             self._ended.append(call.bridge_id)
-            self._sent_on.append(call.channel.id)
+            self._leaving.add(call.channel.id)
+            if call.untidy and self.connected.is_set():
+                self._spawn(self._reconcile(), "reconcile")
             for name in [name for name in self._expected if name.startswith(call.bridge_id)]:
                 self._expected.pop(name).cancel()
 
     async def _refuse(self, channel_id: str, reason: EndReason) -> None:
-        try:
+        async def send_on() -> None:
             await self._ari.set_variable(channel_id, STATUS_VARIABLE, reason.value)
             await self._ari.continue_in_dialplan(channel_id)
+
+        self._leaving.add(channel_id)
+        try:
+            await persist("refuse a caller", send_on, lambda: channel_id not in self._calls)
         except ChannelGoneError:
             pass  # hung up meanwhile
         except ArivoxError as error:
             log.error("could not send a caller on to the dialplan", error=str(error))
 
     async def _reconcile(self) -> None:
-        for delay in delays(0.2, 5.0):
+        before: dict[str, Call] = {}
+
+        async def ask() -> Application:
+            nonlocal before
             # Callers who enter while the answer is on its way are not in it.
             before = dict(self._calls)
-            try:
-                held = await self._ari.application()
-                break
-            except ArivoxError as error:
-                log.error("could not ask Asterisk for our calls; trying again", error=str(error))
-            await asyncio.sleep(delay)
-            if not self.connected.is_set():
-                return  # the next connection asks again
+            return await self._ari.application()
+
+        held = await persist("ask for our calls", ask, self.connected.is_set)
+        if held is None:
+            return  # the next connection asks again
         present = set(held.channel_ids)
         for pair in set(self._pairs.values()):
             if left := next((one for one in pair.channel_ids if one not in present), None):
@@ -250,7 +269,8 @@ class Switchboard:
                 await self._find_pair(bridge_id)
         for channel_id, call in before.items():
             if channel_id not in present:
-                log.info("a caller left while Asterisk was out of reach", call=call.id)
+                if not call.released:
+                    log.info("a caller left while Asterisk was out of reach", call=call.id)
                 call.caller_gone()
         alone = []
         for channel_id in held.channel_ids:
@@ -269,15 +289,18 @@ class Switchboard:
         if alone:
             await asyncio.sleep(_ON_THE_WAY_S)
         for channel_id in alone:
-            await self._adopt(channel_id)
+            self._spawn(self._adopt(channel_id), f"adopt {channel_id}")
 
     async def _find_pair(self, bridge_id: str) -> None:
         """Take a bridge over in which a caller still talks to whom they were transferred to."""
         try:
-            members = (await self._ari.bridge(bridge_id)).channels
+            bridge = await persist(
+                "look into a bridge", lambda: self._ari.bridge(bridge_id), self.connected.is_set
+            )
         except ArivoxError as error:
             log.debug("a bridge is gone", bridge=bridge_id, error=str(error))
             return
+        members = bridge.channels if bridge is not None else []
         ours = [member for member in members if _OURS.match(member)]
         # With our media channel it is the AI that talks to a colleague: nobody goes on with that.
         if len(members) == 2 and len(ours) == 1 and _OUT.match(ours[0]):
@@ -287,11 +310,13 @@ class Switchboard:
     async def _adopt(self, channel_id: str) -> None:
         """Serve a caller who waits in the application and whom nobody serves."""
         try:
-            channel = await self._ari.channel(channel_id)
+            channel = await persist(
+                "look for a caller", lambda: self._ari.channel(channel_id), self.connected.is_set
+            )
         except ArivoxError as error:
             log.debug("a channel of the application is gone", channel=channel_id, error=str(error))
             return
-        if channel_id not in self._calls and channel_id not in self._sent_on:
+        if channel is not None and channel_id not in self._calls and channel_id not in self._leaving:
             log.warning("a caller was left alone; serving them", channel=channel.id)
             self._admit(channel, channel.dialplan.stasis_args)
 

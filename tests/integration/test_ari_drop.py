@@ -14,7 +14,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
-from hearing import RATE, milliwatt_seconds, sounding
+from hearing import RATE, hear_fallback, milliwatt_seconds, sounding
 from rig import Rig, SteadyEcho, until
 
 from arivox.asterisk.client import AriClient
@@ -28,6 +28,7 @@ from arivox.testing.phone import SipPhone
 pytestmark = pytest.mark.asterisk
 HZ = 1013.0
 LOST = "Asterisk closed the events connection"
+UNHEARD = "a request to Asterisk failed"
 UNREACHABLE = "cannot reach Asterisk's ARI; trying again"
 
 
@@ -195,6 +196,26 @@ async def test_new_caller_without_events_falls_to_the_dialplan(asterisk: Asteris
         await again.wait_heard()
         await again.wait_silence(150)
         assert signal.tone_level_db(sounding(again.heard().pcm), 613.0) > -20, "served as ever"
+
+
+async def test_ai_that_fails_without_asterisk_costs_no_caller(asterisk: AsteriskInstance) -> None:
+    """A network that takes both away: the caller goes on in the dialplan as soon as Asterisk can be told."""
+    expected = [LOST, UNREACHABLE, UNHEARD, "the AI failed", "could not", "sweeping an orphaned"]
+    async with Wire(asterisk) as wire, Rig(asterisk, Script, ari_url=wire.url, expect_log=expected) as rig:
+        phone = await rig.dial()
+        stage = await rig.stage()
+        await until(lambda: bool(rig.timelines[0].find("media.up")), "the media")
+        await cut_off(rig, wire)
+        await stage.close(1000)
+        await until(lambda: bool(rig.logged(UNHEARD)), "an attempt to let the caller go")
+        await until(lambda: bool(rig.logged(UNREACHABLE)), "an attempt to reconnect")
+        assert phone.state == "up"
+        await mend(rig, wire)
+        await hear_fallback(phone, timeout=8)
+        assert await rig.ended() == "provider_failed"
+        assert await rig.status_of() == "provider_failed"
+        assert len(rig.timelines) == 1
+        await until(lambda: len(rig.logged("sweeping an orphaned")) >= 2, "what is left: channel and bridge")
 
 
 @asynccontextmanager

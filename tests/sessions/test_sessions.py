@@ -51,6 +51,7 @@ class FakeSession:
         self.emit = on_event
         self.told: list[Any] = []
         self.heard = b""
+        self.kept = b""
         self.busy = False
         self.counters = SessionCounters()
         self.connecting = asyncio.Event()
@@ -65,8 +66,9 @@ class FakeSession:
             raise self.refusal
         self.told.append(brief)
 
-    def send_audio(self, data: bytes) -> None:
+    def send_audio(self, data: bytes, *, keep: bool = False) -> None:
         self.heard += data
+        self.kept += data if keep else b""
 
     def speak(self, instructions: str | None = None) -> None:
         self.told.append(("speak", instructions))
@@ -238,6 +240,17 @@ async def test_good_bye_over_an_answer_is_asked_for_again(clock: Clock) -> None:
     assert second.told[1:] == [("speak", "Say good-bye.")]
 
 
+async def test_request_outlives_an_answer_that_the_ai_gave_of_its_own(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    line.sessions.speak("Say good-bye.")
+    line.latest.busy = True
+    line.emit(ResponseStarted(), ResponseDone("completed"))
+    line.lose()
+    second = await line.follow()
+    assert second.told[1:] == [("speak", "Say good-bye.")]
+
+
 async def test_what_is_cancelled_meanwhile_is_not_asked_for(clock: Clock) -> None:
     line = Line()
     await line.connected()
@@ -384,6 +397,55 @@ async def test_rest_that_is_silence_is_not_heard_again(clock: Clock) -> None:
     await line.connected()
     line.send(frames(60), frames(40, loud=False))
     line.emit(CallerActive(), CallerText("caller-1", "I would like a pizza.", unwritten_ms=800))
+    line.lose()
+    second = await line.follow()
+    assert second.heard == b""
+    assert second.told[1:] == [("speak", None)]
+
+
+async def test_words_before_an_answer_are_answered_by_it_however_late_they_are_told(clock: Clock) -> None:
+    line = Line(DuplexSession)
+    await line.connected()
+    line.emit(ResponseStarted(), CallerActive(earlier=True), ResponseDone("completed"))
+    line.emit(CallerText("caller-1", "When are you open?"))
+    line.lose()
+    second = await line.follow()
+    assert second.told[1:] == []
+
+
+async def test_words_within_an_answer_are_not_answered_by_it(clock: Clock) -> None:
+    line = Line(DuplexSession)
+    await line.connected()
+    line.emit(ResponseStarted(), CallerActive(), ResponseDone("completed"))
+    line.emit(CallerText("caller-1", "With ham."))
+    line.lose()
+    second = await line.follow()
+    assert second.told[1:] == [("speak", None)]
+
+
+async def test_words_right_after_an_answer_are_heard_again(clock: Clock) -> None:
+    """That the answer is over is known later than they begin, and their text later still."""
+    line = Line(DuplexSession)
+    await line.connected()
+    line.emit(CallerActive(), ResponseStarted())
+    line.send(frames(100, loud=False))
+    quick = frames(50)
+    line.send(quick[:30])
+    line.emit(ResponseDone("completed"))
+    line.send(quick[30:])
+    line.lose()
+    second = await line.follow()
+    assert second.heard.endswith(b"".join(quick))
+    assert second.kept == second.heard, "a socket that stalls must not cost the caller's words"
+
+
+async def test_text_that_never_comes_does_not_tell_later_ones_twice(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    line.emit(SpeechStarted(), SpeechStopped(), ResponseStarted(), ResponseDone("completed"))
+    line.emit(SpeechStarted())
+    line.send(frames(40))
+    line.emit(SpeechStopped(), CallerText("caller-2", "On Monday."))
     line.lose()
     second = await line.follow()
     assert second.heard == b""
@@ -570,6 +632,14 @@ async def test_nothing_is_opened_after_the_end(clock: Clock) -> None:
     assert line.latest.closed
     line.lose()
     assert len(line.made) == 2
+
+
+async def test_lost_session_is_closed_though_the_call_ends_at_once(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    line.lose()
+    await line.sessions.close()
+    assert [session.closed for session in line.made] == [True, True]
 
 
 async def test_counters_are_those_of_all_sessions(clock: Clock) -> None:

@@ -69,6 +69,9 @@ class Interrupted:
 class CallerActive:
     """A sign that the caller has said something and awaits an answer; from providers without turns."""
 
+    earlier: bool = False
+    """They said it before the agent began what it is saying: that is the answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResponseStarted:
@@ -236,8 +239,11 @@ class ProviderSession(Protocol):
         """Open the session. Raises ProviderError. Audio may be sent before this returns: it is kept."""
         ...
 
-    def send_audio(self, data: bytes) -> None:
-        """Send the caller's audio, in the format of the media link."""
+    def send_audio(self, data: bytes, *, keep: bool = False) -> None:
+        """Send the caller's audio, in the format of the media link.
+
+        When the socket stalls the oldest audio is dropped, but for what is to be kept: words said earlier.
+        """
         ...
 
     def speak(self, instructions: str | None = None) -> None:

@@ -185,13 +185,14 @@ class Connection:
         elif not self.over:
             self._waiting.append(message)
 
-    def send_audio(self, data: bytes) -> None:
+    def send_audio(self, data: bytes, *, keep: bool = False) -> None:
         """Send audio; before the session is ready, keep the last five seconds of it."""
         if self.ready and self._socket is not None:
             self._counters.audio_out_frames += 1
             if self._debug:
                 log.debug("sent audio", origin=TO_PROVIDER, size=len(data))
-            self._socket.send_droppable(self._encode_audio(data))
+            send = self._socket.send if keep else self._socket.send_droppable
+            send(self._encode_audio(data))
             return
         if self.over or len(self._early) == self._early.maxlen:
             self._counters.uplink_dropped_frames += 1

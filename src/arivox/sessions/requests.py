@@ -35,9 +35,11 @@ class Requests:
 
     def answer_ends(self, *, busy: bool) -> None:
         """Hear that the answer is over; a session that is not ``busy`` has no other in mind."""
-        self._present = None
+        words, self._present = self._present, None
         if not busy:
             self._unbegun.clear()  # answered within another
+        elif words is not None and not self._unbegun:
+            self._unbegun.append(words)  # an answer of its own came first
 
     def interrupted(self, *, cancel: bool) -> None:
         """Hear that the caller, or with ``cancel`` the call, wants no more of the answer in progress."""

@@ -83,6 +83,8 @@ class Sessions:
         self.capabilities = self._current.capabilities
         self._brief = Brief("")
         self._before: list[SessionCounters] = []  # of the sessions that were lost
+        self._reconnects = 0
+        self._unclosed: list[ProviderSession] = []  # of the same
         self._replacing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = False
@@ -101,7 +103,7 @@ class Sessions:
     @property
     def counters(self) -> SessionCounters:
         """Return what crossed the sockets of all sessions."""
-        total = SessionCounters(reconnects=len(self._before), uplink_dropped_frames=self._caller.dropped)
+        total = SessionCounters(reconnects=self._reconnects, uplink_dropped_frames=self._caller.dropped)
         for counters in (*self._before, self._current.counters):
             for item in fields(counters):
                 if item.name != "usage":
@@ -126,12 +128,12 @@ class Sessions:
         await self._current.connect(brief)
         self._begun_at = time.monotonic()
 
-    def send_audio(self, data: bytes) -> None:
+    def send_audio(self, data: bytes, *, keep: bool = False) -> None:
         """Send the caller's audio; without a session, keep the latest 15 s of it."""
         if not self.capabilities.resume:  # else the session keeps its own
             self._caller.add(data, sent=not self._replacing)
         if not self._replacing:
-            self._current.send_audio(data)
+            self._current.send_audio(data, keep=keep)
 
     def speak(self, instructions: str | None = None) -> None:
         """Ask the agent to speak now."""
@@ -173,7 +175,8 @@ class Sessions:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._current.close()
+        for session in (*self._unclosed, self._current):
+            await session.close()
 
     # --- from the present session ---
 
@@ -203,7 +206,7 @@ class Sessions:
             case SpeechStopped():
                 self._caller.speech_stopped()
             case CallerActive():
-                self._caller.active()
+                self._caller.active(earlier=event.earlier)
             case CallerText():
                 self._caller.written_down(event.text, event.unwritten_ms)
             case ToolCall():
@@ -249,6 +252,7 @@ class Sessions:
             self._lost_at = now
             self._take_stock(old.busy)
         self._before.append(old.counters)
+        self._unclosed.append(old)
         self._current = self._make()
         delay = next(self._delays) if self._fruitless > 1 else 0.0
         task = asyncio.get_running_loop().create_task(self._follow(old, self._current, error, delay))
@@ -257,11 +261,11 @@ class Sessions:
         if was_speaking:
             self._on_event(SpeechStopped())
         if was_answering:
+            self._answering = False
             self._on_event(ResponseDone("cancelled"))
 
     def _take_stock(self, busy: bool) -> None:
         """See what the next session must be told, asked and sent."""
-        self._answering = False
         self._errands.session_lost()
         self._requests.session_lost()
         # A tool's result brings the answer by itself.
@@ -274,6 +278,7 @@ class Sessions:
         """Close the old session, and go on with the one that follows it."""
         try:
             await old.close()
+            self._unclosed.remove(old)
             await asyncio.sleep(delay)
             told = self._told(self._brief)
             await session.connect(replace(told, history=tuple(self._said()), begun=True))
@@ -288,10 +293,11 @@ class Sessions:
 
     def _go_on(self, session: ProviderSession, told: Brief, cause: str) -> None:
         self._replacing = False
+        self._reconnects += 1
         self._begun_at = time.monotonic()
         sound = self._caller.sound()
         if sound:
-            session.send_audio(sound)
+            session.send_audio(sound, keep=True)
         if self._told(self._brief) != told:
             self.update(self._brief)
         asked = self._requests.take()

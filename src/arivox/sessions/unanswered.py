@@ -15,12 +15,14 @@ from arivox.audio.voice import ONSET_FRAMES, PRE_ROLL_FRAMES, quiet_codes
 
 KEPT_FRAMES: Final = 15_000 // PTIME_MS
 """Of the caller's sound, the latest."""
+# Without turns an answer is known to be over by the silence after it: the caller may speak in it already.
+_SILENCE_MS: Final = 1000.0
 
 
 class Unanswered:
     """The caller's side of one call, in G.711 frames of one ptime.
 
-    With ``full_duplex`` the AI tells neither when the caller stops nor to which of their words an answer is.
+    With ``full_duplex`` the AI hears while it speaks, and tells of words a second or two later.
     """
 
     def __init__(self, law: Law, *, full_duplex: bool) -> None:
@@ -36,7 +38,7 @@ class Unanswered:
         self._quiet_codes = quiet_codes(law)
         self._frames: deque[bytes] = deque(maxlen=KEPT_FRAMES)
         self._texts_due = 0  # turns that ended, and are not written down yet
-        self._answers_turn = False  # the answer in progress began after what they said
+        self._answers_turn = False  # the answer in progress began after all that they said
 
     def add(self, frame: bytes, *, sent: bool) -> None:
         """Take the next frame, which was ``sent`` or has no session to go to."""
@@ -56,9 +58,9 @@ class Unanswered:
         self.speaking = False
         self._texts_due += 1
 
-    def active(self) -> None:
-        """Hear that the caller has said something; from an AI without turns."""
-        self._said_something()
+    def active(self, *, earlier: bool) -> None:
+        """Hear that the caller has said something; ``earlier`` than the present answer began."""
+        self._said_something(answered=earlier and self._answers_turn)
 
     def written_down(self, text: str, unwritten_ms: float) -> None:
         """Hear the words of a turn, and how much sound has come since the last of them."""
@@ -69,13 +71,14 @@ class Unanswered:
 
     def answer_begins(self) -> None:
         """Hear that the agent begins an answer."""
-        self._answers_turn = self.open and not self.speaking
+        self._answers_turn = not self.speaking
 
     def answered(self) -> None:
         """Hear that the answer is complete."""
-        if not self.speaking and (self._answers_turn or self._full_duplex):
+        if self.open and self._answers_turn and not self.speaking:
             self.open = False
-            self._keep(0)
+            self._texts_due = 0
+            self._keep(_SILENCE_MS if self._full_duplex else 0)
 
     # --- the next session ---
 
@@ -99,9 +102,9 @@ class Unanswered:
 
     # --- inside ---
 
-    def _said_something(self) -> None:
+    def _said_something(self, *, answered: bool = False) -> None:
         self.wordless = self.open = True
-        self._answers_turn = False
+        self._answers_turn = answered
 
     def _keep(self, latest_ms: float) -> None:
         self.wordless = False

@@ -141,8 +141,11 @@ class GeminiSession:
         else:
             self._rotation.use(connection)
 
-    def send_audio(self, data: bytes) -> None:
-        """Send the caller's audio; without a connection, keep what is said for the next one."""
+    def send_audio(self, data: bytes, *, keep: bool = False) -> None:
+        """Send the caller's audio; without a connection, keep what is said for the next one.
+
+        Words are sent again from here, so nobody asks to ``keep`` any.
+        """
         if self._rotation.closed:
             self.counters.uplink_dropped_frames += 1
             return

@@ -124,9 +124,9 @@ class OpenAISession:
         await self._connection.open(self._url, self._headers, self._timeout_s, first=[configure, *history])
         self._ask_next()
 
-    def send_audio(self, data: bytes) -> None:
+    def send_audio(self, data: bytes, *, keep: bool = False) -> None:
         """Send the caller's audio; before the session is ready, keep the last five seconds of it."""
-        self._connection.send_audio(data)
+        self._connection.send_audio(data, keep=keep)
 
     def speak(self, instructions: str | None = None) -> None:
         """Ask for an answer now, or after the one in progress."""

@@ -132,10 +132,10 @@ class LiveSession:
         if expires is not None and self._connection.ready:
             self._on_event(expires)
 
-    def send_audio(self, data: bytes) -> None:
+    def send_audio(self, data: bytes, *, keep: bool = False) -> None:
         """Send the caller's audio; before the session has started, keep the last five seconds of it."""
         self._sent_ms += self._audio.ms(len(data))
-        self._connection.send_audio(data)
+        self._connection.send_audio(data, keep=keep)
 
     def speak(self, instructions: str | None = None) -> None:
         """Ask the agent to speak now."""
@@ -313,7 +313,7 @@ class LiveSession:
                 self._on_event(Interrupted())
             if self._turns.begun["caller"] > before or now - self._active_at >= _ACTIVE_S:
                 self._active_at = now
-                self._on_event(CallerActive())
+                self._on_event(CallerActive(earlier))
 
     def _tell_turns(self, turns: Iterable[Turn]) -> None:
         for turn in turns:
