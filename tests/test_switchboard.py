@@ -52,7 +52,7 @@ class FakeCall:
     """Goes on until it is over."""
 
     id, bridge_id, media_id, released = "1", "arivox-00000001", "arivox-00000001-media", False
-    untidy = False
+    untidy, caller_present = False, True
 
     def __init__(self, channel: Channel, args: Sequence[str]) -> None:
         self.channel = channel
@@ -89,6 +89,7 @@ class Desk:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ON_THE_WAY_S", 0.0)
     monkeypatch.setattr(persist, "delays", lambda first, most: repeat(0.0))
+    monkeypatch.setattr(module, "delays", lambda first, most: repeat(0.0))
 
 
 async def test_caller_who_waits_is_served_as_the_dialplan_says() -> None:
@@ -168,3 +169,27 @@ async def test_shut_down_sends_on_who_comes_in_the_middle_of_it() -> None:
     desk.calls[0].over.set()
     await ending
     assert desk.ari.sent_on == [late.id]
+
+
+async def test_pair_that_cannot_be_looked_into_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asterisk goes away in the middle of the answer: a bridge that nobody knows may hold two who talk."""
+    desk = Desk()
+    pair, swept = "arivox-00000002", []
+
+    async def application() -> Application:
+        return Application("arivox", channel_ids=["1.9", f"{pair}-out1"], bridge_ids=[pair])
+
+    async def bridge(bridge_id: str) -> Any:
+        desk.board.on_down()
+        raise AsteriskError("no answer in time")
+
+    async def sweep(name: str) -> None:
+        swept.append(name)
+
+    fakes = {"application": application, "bridge": bridge, "hang_up": sweep, "destroy_bridge": sweep}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(desk.ari, name, fake, raising=False)
+    desk.board.on_up()
+    await desk.settle()
+    assert swept == []
+    assert desk.calls == []

@@ -17,7 +17,6 @@ import structlog
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import (
     AnyEvent,
-    Application,
     Channel,
     ChannelDestroyed,
     ChannelDtmfReceived,
@@ -26,6 +25,7 @@ from arivox.asterisk.messages import (
     StasisStart,
 )
 from arivox.asterisk.persist import persist
+from arivox.backoff import delays
 from arivox.call import Call
 from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import ArivoxError, ChannelGoneError
@@ -228,7 +228,8 @@ class Switchboard:
             self._call_ended.set()
             self._by_name.pop(call.bridge_id, None)
             self._ended.append(call.bridge_id)
-            self._leaving.add(call.channel.id)
+            if call.caller_present:
+                self._leaving.add(call.channel.id)
             if call.untidy and self.connected.is_set():
                 self._spawn(self._reconcile(), "reconcile")
             for name in [name for name in self._expected if name.startswith(call.bridge_id)]:
@@ -248,25 +249,24 @@ class Switchboard:
             log.error("could not send a caller on to the dialplan", error=str(error))
 
     async def _reconcile(self) -> None:
-        before: dict[str, Call] = {}
-
-        async def ask() -> Application:
-            nonlocal before
+        for delay in delays(0.2, 5.0):
             # Callers who enter while the answer is on its way are not in it.
             before = dict(self._calls)
-            return await self._ari.application()
-
-        held = await persist("ask for our calls", ask, self.connected.is_set)
-        if held is None:
-            return  # the next connection asks again
+            try:
+                held = await self._ari.application()
+                break
+            except ArivoxError as error:
+                log.error("could not ask Asterisk for our calls; trying again", error=str(error))
+            await asyncio.sleep(delay)
+            if not self.connected.is_set():
+                return  # the next connection asks again
         present = set(held.channel_ids)
         for pair in set(self._pairs.values()):
             if left := next((one for one in pair.channel_ids if one not in present), None):
                 self._part(pair, left)
-        talking = {pair.bridge_id for pair in self._pairs.values()}
-        for bridge_id in held.bridge_ids:
-            if _OURS.match(bridge_id) and self._owner(bridge_id) is None and bridge_id not in talking:
-                await self._find_pair(bridge_id)
+        for bridge_id in self._orphaned(held.bridge_ids):
+            if not await self._find_pair(bridge_id):
+                return  # the next connection asks again
         for channel_id, call in before.items():
             if channel_id not in present:
                 if not call.released:
@@ -281,31 +281,40 @@ class Switchboard:
                     await self._sweep_channel(channel_id)
             elif channel_id not in self._calls:
                 alone.append(channel_id)
-        talking = {pair.bridge_id for pair in self._pairs.values()}
-        for bridge_id in held.bridge_ids:
-            if _OURS.match(bridge_id) and self._owner(bridge_id) is None and bridge_id not in talking:
-                log.warning("sweeping an orphaned bridge", bridge=bridge_id)
-                await self._swept(self._ari.destroy_bridge(bridge_id))
+        for bridge_id in self._orphaned(held.bridge_ids):
+            log.warning("sweeping an orphaned bridge", bridge=bridge_id)
+            await self._swept(self._ari.destroy_bridge(bridge_id))
         if alone:
             await asyncio.sleep(_ON_THE_WAY_S)
         for channel_id in alone:
             self._spawn(self._adopt(channel_id), f"adopt {channel_id}")
 
-    async def _find_pair(self, bridge_id: str) -> None:
-        """Take a bridge over in which a caller still talks to whom they were transferred to."""
+    def _orphaned(self, bridge_ids: Sequence[str]) -> list[str]:
+        """Return those of our bridges that belong to no call, and in which nobody talks as far as we know."""
+        talking = {pair.bridge_id for pair in self._pairs.values()}
+        ours = (bridge_id for bridge_id in bridge_ids if _OURS.match(bridge_id))
+        return [one for one in ours if self._owner(one) is None and one not in talking]
+
+    async def _find_pair(self, bridge_id: str) -> bool:
+        """Take a bridge over in which a caller still talks to whom they were transferred to.
+
+        Return whether it is known now what the bridge is: to take it for an orphan would cut them off.
+        """
         try:
             bridge = await persist(
                 "look into a bridge", lambda: self._ari.bridge(bridge_id), self.connected.is_set
             )
         except ArivoxError as error:
             log.debug("a bridge is gone", bridge=bridge_id, error=str(error))
-            return
-        members = bridge.channels if bridge is not None else []
-        ours = [member for member in members if _OURS.match(member)]
+            return True
+        if bridge is None:
+            return False
+        ours = [member for member in bridge.channels if _OURS.match(member)]
         # With our media channel it is the AI that talks to a colleague: nobody goes on with that.
-        if len(members) == 2 and len(ours) == 1 and _OUT.match(ours[0]):
+        if len(bridge.channels) == 2 and len(ours) == 1 and _OUT.match(ours[0]):
             log.info("a transferred call goes on", bridge=bridge_id)
-            self.connect(bridge_id, *members)
+            self.connect(bridge_id, *bridge.channels)
+        return True
 
     async def _adopt(self, channel_id: str) -> None:
         """Serve a caller who waits in the application and whom nobody serves."""
