@@ -330,7 +330,7 @@ async def test_refusal_tells_what_asterisk_said(body: bytes, text: str) -> None:
 
 async def test_nobody_listens() -> None:
     async with AriClient(f"http://127.0.0.1:{ports.free_tcp_port()}", "user", "hidden", APP) as ari:
-        with pytest.raises(AsteriskError, match=r"GET /ari/asterisk/ping.*Is Asterisk running") as caught:
+        with pytest.raises(AsteriskError, match=r"ping: cannot connect to .*: Connection refused") as caught:
             await ari.ping()
     assert "hidden" not in str(caught.value)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -105,7 +106,7 @@ class AriClient:
                 self._report(f"HTTP {error.status}", told)
                 told = True
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                self._report(str(error) or type(error).__name__, told)
+                self._report(_why(error), told)
                 told = True
             # A server that takes the connection and drops it at once is not hammered.
             if time.monotonic() - connected_at > _LAST_RETRY_S:
@@ -287,8 +288,7 @@ class AriClient:
         except TimeoutError as error:
             raise AsteriskError("no answer in time", request=name, hint="ARI_REQUEST_TIMEOUT_S") from error
         except (aiohttp.ClientError, OSError) as error:
-            problem = str(error) or type(error).__name__
-            raise AsteriskError(problem, request=name, hint="Is Asterisk running?") from error
+            raise AsteriskError(_why(error), request=name, hint="Is Asterisk running?") from error
         if status < 400:
             return body
         problem = _error_text(body)
@@ -300,6 +300,15 @@ class AriClient:
         gone = status in _GONE or (status == 400 and problem == "Channel not found")
         kind = ChannelGoneError if gone else AsteriskError
         raise kind(problem, status=status, request=name)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno
+        if number is not None and number > 0:
+            # The library's text speaks of TLS where there is none.
+            return f"cannot connect to {error.host}:{error.port}: {os.strerror(number)}"
+    return str(error) or type(error).__name__
 
 
 def _error_text(body: bytes) -> str:
