@@ -164,6 +164,7 @@ async def test_media_channel_and_bridge(asterisk: AsteriskInstance) -> None:
         assert media.id == "our-media"
         assert media.channelvars["UNICASTRTP_LOCAL_ADDRESS"] == "127.0.0.1"
         first, last = asterisk.rtp_range
+        assert ports.ASTERISK_RTP[0] <= first < last <= ports.ASTERISK_RTP[1]
         assert first <= int(media.channelvars["UNICASTRTP_LOCAL_PORT"]) <= last
         while not isinstance(await events.get(), StasisStart):
             pass

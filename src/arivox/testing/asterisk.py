@@ -233,7 +233,9 @@ class AsteriskInstance:
         self.sip_port = sip_port or ports.free_port(self.sip_bind)
         self.ari_port = ari_port or ports.free_tcp_port()
         self.peer_port = ports.free_port()
-        self.rtp_range = ports.free_udp_range(_RTP_PORTS)
+        self.rtp_range = ports.free_udp_range(
+            _RTP_PORTS, first=ports.ASTERISK_RTP[0], last=ports.ASTERISK_RTP[1]
+        )
 
     def _make_run_dir(self) -> None:
         if self._given_run_dir is None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 import socket
+from typing import Final
 
 _LOOPBACK = "127.0.0.1"
+ASTERISK_RTP: Final = (27000, 32767)
+"""Where our Asterisk has its RTP ports, which it binds call by call: until then they look free."""
 
 
 def free_tcp_port(host: str = _LOOPBACK) -> int:
@@ -44,11 +47,11 @@ def free_port(host: str = _LOOPBACK) -> int:
             return port
 
 
-def free_udp_range(size: int, *, first: int = 20000, last: int = 32767) -> tuple[int, int]:
+def free_udp_range(size: int, *, first: int = 20000, last: int = ASTERISK_RTP[0] - 1) -> tuple[int, int]:
     """Return the bounds, both inside, of ``size`` UDP ports that begin at an even one and are free now.
 
-    They lie in ``first`` to ``last``, below Linux's ephemeral ports, so that no other socket falls into them
-    by chance. Raises OSError where no such range is found.
+    They lie in ``first`` to ``last``, below Linux's ephemeral ports and those of our Asterisk, so that no
+    other socket falls into them by chance. Raises OSError where no such range is found.
     """
     starts = list(range(first + first % 2, last - size + 2, 2))
     for start in random.sample(starts, len(starts)):
