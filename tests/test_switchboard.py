@@ -78,6 +78,12 @@ class Desk:
         self.calls.append(FakeCall(channel, args))
         return self.calls[-1]
 
+    async def served(self, count: int) -> None:
+        """Wait until so many calls were made."""
+        async with asyncio.timeout(5):
+            while len(self.calls) < count:
+                await asyncio.sleep(0)
+
     async def settle(self, *, but: int = 0) -> None:
         """Wait until no more than the tasks of so many calls are left."""
         async with asyncio.timeout(5):
@@ -96,9 +102,7 @@ async def test_caller_who_waits_is_served_as_the_dialplan_says() -> None:
     desk = Desk()
     desk.ari.let.set()
     desk.board.on_up()
-    async with asyncio.timeout(5):
-        while not desk.calls:
-            await asyncio.sleep(0)
+    await desk.served(1)
     (call,) = desk.calls
     assert call.args == ("provider=gemini",)
 
@@ -154,9 +158,7 @@ async def test_caller_who_came_back_unheard_is_served() -> None:
     desk.board.on_down()
     desk.ari.let.set()
     desk.board.on_up()
-    async with asyncio.timeout(5):
-        while len(desk.calls) < 2:
-            await asyncio.sleep(0)
+    await desk.served(2)
 
 
 async def test_shut_down_sends_on_who_comes_in_the_middle_of_it() -> None:

@@ -249,6 +249,7 @@ class Switchboard:
             log.error("could not send a caller on to the dialplan", error=str(error))
 
     async def _reconcile(self) -> None:
+        # Unlike ``persist`` after refusals too: nobody else would find who was left.
         for delay in delays(0.2, 5.0):
             # Callers who enter while the answer is on its way are not in it.
             before = dict(self._calls)

@@ -11,6 +11,7 @@ import pytest
 
 import arivox.sessions.sessions as module
 from arivox.audio.format import ULAW, AudioFormat
+from arivox.audio.voice import KEPT_FRAMES
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
 from arivox.providers.base import (
@@ -33,7 +34,6 @@ from arivox.providers.base import (
     Utterance,
 )
 from arivox.sessions.sessions import LASTED_S, MOST_FRUITLESS, Sessions
-from arivox.sessions.unanswered import KEPT_FRAMES
 from arivox.settings import Settings
 
 BRIEF = Brief("You are a dentist's receptionist.")

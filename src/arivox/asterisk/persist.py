@@ -16,9 +16,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
-async def persist(
-    what: str, ask: Callable[[], Awaitable[T]], wanted: Callable[[], bool] = lambda: True
-) -> T | None:
+async def persist(what: str, ask: Callable[[], Awaitable[T]], wanted: Callable[[], bool]) -> T | None:
     """Ask until Asterisk answers, with pauses of 0.2 to 5 s. Return its answer; None: it is not ``wanted``.
 
     Raises ChannelGoneError, and AsteriskError where Asterisk refuses: it would refuse the next, too.

@@ -11,6 +11,8 @@ ONSET_FRAMES: Final = 3
 """Loud frames in a row that begin a voice: a click is shorter."""
 PRE_ROLL_FRAMES: Final = 300 // PTIME_MS
 """Of what is before them, a soft beginning."""
+KEPT_FRAMES: Final = 15_000 // PTIME_MS
+"""Of what a caller said, the latest: so much is kept to be heard again over another connection."""
 _QUIET: Final = 500  # of 32768, a peak of -36 dBFS
 
 

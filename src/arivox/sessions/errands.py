@@ -69,9 +69,7 @@ class Errands:
 
     def answer_due(self) -> bool:
         """Return whether the agent must be asked to speak of the results of lost sessions; once."""
-        due = self._answer_due and not self._orphans
-        if due:
-            self._answer_due = False
+        due, self._answer_due = self._answer_due, False
         return due
 
     # --- the next session ---

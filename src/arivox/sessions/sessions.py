@@ -83,8 +83,8 @@ class Sessions:
         self.capabilities = self._current.capabilities
         self._brief = Brief("")
         self._before: list[SessionCounters] = []  # of the sessions that were lost
-        self._reconnects = 0
         self._unclosed: list[ProviderSession] = []  # of the same
+        self._reconnects = 0
         self._replacing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = False
@@ -128,12 +128,12 @@ class Sessions:
         await self._current.connect(brief)
         self._begun_at = time.monotonic()
 
-    def send_audio(self, data: bytes, *, keep: bool = False) -> None:
+    def send_audio(self, data: bytes) -> None:
         """Send the caller's audio; without a session, keep the latest 15 s of it."""
         if not self.capabilities.resume:  # else the session keeps its own
             self._caller.add(data, sent=not self._replacing)
         if not self._replacing:
-            self._current.send_audio(data, keep=keep)
+            self._current.send_audio(data)
 
     def speak(self, instructions: str | None = None) -> None:
         """Ask the agent to speak now."""
@@ -245,7 +245,7 @@ class Sessions:
             self._end(error)
             return
         log.warning("the AI's session is lost; opening another", error=str(error))
-        was_speaking, was_answering = self._caller.speaking, self._answering
+        was_speaking = self._caller.speaking
         old = self._current
         if not self._replacing:
             self._replacing = True
@@ -260,7 +260,7 @@ class Sessions:
         task.add_done_callback(self._tasks.discard)
         if was_speaking:
             self._on_event(SpeechStopped())
-        if was_answering:
+        if self._answering:
             self._answering = False
             self._on_event(ResponseDone("cancelled"))
 

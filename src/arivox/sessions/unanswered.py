@@ -11,10 +11,8 @@ from typing import Final
 
 from arivox.audio.format import PTIME_MS
 from arivox.audio.g711 import Law
-from arivox.audio.voice import ONSET_FRAMES, PRE_ROLL_FRAMES, quiet_codes
+from arivox.audio.voice import KEPT_FRAMES, ONSET_FRAMES, PRE_ROLL_FRAMES, quiet_codes
 
-KEPT_FRAMES: Final = 15_000 // PTIME_MS
-"""Of the caller's sound, the latest."""
 # Without turns an answer is known to be over by the silence after it: the caller may speak in it already.
 _SILENCE_MS: Final = 1000.0
 

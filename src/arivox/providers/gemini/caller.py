@@ -11,10 +11,9 @@ from typing import Final
 
 from arivox.audio.format import PTIME_MS
 from arivox.audio.g711 import Law
-from arivox.audio.voice import ONSET_FRAMES, PRE_ROLL_FRAMES, quiet_codes
+from arivox.audio.voice import KEPT_FRAMES, ONSET_FRAMES, PRE_ROLL_FRAMES, quiet_codes
 
 _PAUSE_FRAMES: Final = 600 // PTIME_MS  # the longest pause kept between two words: more would tell nothing
-_KEPT_FRAMES: Final = 15_000 // PTIME_MS
 
 
 class CallerAudio:
@@ -51,12 +50,13 @@ class CallerAudio:
             self._loud = 0
             self._since_loud += 1
         self._held_back = 0 if sent else self._held_back + 1
-        if self._since_loud > _PAUSE_FRAMES if self._spoken else self._loud < ONSET_FRAMES:
+        wordless = self._since_loud > _PAUSE_FRAMES if self._spoken else self._loud < ONSET_FRAMES
+        if wordless:
             return
         added = self._recent if paused or not self._spoken else (frame,)
         self._spoken.extend(added)
         self._unsent = 0 if sent else self._unsent + min(self._held_back, len(added))
-        while len(self._spoken) > _KEPT_FRAMES:
+        while len(self._spoken) > KEPT_FRAMES:
             self._spoken.popleft()
             self._being_answered = max(self._being_answered - 1, 0)
             if self._unsent > len(self._spoken):
