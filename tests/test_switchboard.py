@@ -12,12 +12,13 @@ import structlog
 
 from arivox import switchboard as module
 from arivox.asterisk import persist
-from arivox.asterisk.messages import Application, Channel, Dialplan, StasisStart
+from arivox.asterisk.messages import Application, Channel, Dialplan, StasisEnd, StasisStart
 from arivox.ending import EndReason
 from arivox.errors import AsteriskError
 from arivox.switchboard import Switchboard
 
 CALLER = Channel("1.1", dialplan=Dialplan(app_name="Stasis", app_data="arivox,provider=gemini"))
+LEAVES = StasisEnd(timestamp="", channel=CALLER)
 ENTERS = StasisStart(timestamp="", args=["provider=gemini"], channel=CALLER)
 
 
@@ -52,7 +53,7 @@ class FakeCall:
     """Goes on until it is over."""
 
     id, bridge_id, media_id, released = "1", "arivox-00000001", "arivox-00000001-media", False
-    untidy, caller_present = False, True
+    untidy = False
 
     def __init__(self, channel: Channel, args: Sequence[str]) -> None:
         self.channel = channel
@@ -61,6 +62,9 @@ class FakeCall:
 
     async def run(self) -> None:
         await self.over.wait()
+
+    def caller_gone(self) -> None:
+        pass
 
     def end(self, reason: EndReason) -> None:
         pass
@@ -118,13 +122,21 @@ async def test_caller_who_comes_in_meanwhile_is_served_once() -> None:
     assert [line for line in log if line["log_level"] == "warning"] == []
 
 
-async def test_caller_whose_call_ends_meanwhile_is_not_served_again() -> None:
-    """They are on their way out of the application: to serve or to refuse them would skip a line there."""
+@pytest.mark.parametrize("told", ["never", "early", "late"])
+async def test_caller_whose_call_ends_meanwhile_is_not_served_again(told: str) -> None:
+    """They are on their way out of the application: to serve or to refuse them would skip a line there.
+
+    That they have left may be told before the call is over, after it, or too late.
+    """
     desk = Desk()
     desk.board.on_up()
     desk.board.on_event(ENTERS)
+    if told == "early":
+        desk.board.on_event(LEAVES)
     desk.calls[0].over.set()
     await desk.settle(but=1)
+    if told == "late":
+        desk.board.on_event(LEAVES)
     desk.ari.let.set()
     await desk.settle()
     assert len(desk.calls) == 1
@@ -147,6 +159,17 @@ async def test_refusal_is_repeated_until_asterisk_hears_it() -> None:
     desk.board.on_event(ENTERS)
     await desk.settle()
     assert desk.ari.sent_on == [CALLER.id]
+
+
+async def test_caller_who_comes_back_is_served_each_time() -> None:
+    """A dialplan that tries again: to have let them go once does not bar them."""
+    desk = Desk()
+    for count in (1, 2, 3):
+        desk.board.on_event(ENTERS)
+        desk.calls[-1].over.set()
+        await desk.settle()
+        desk.board.on_event(LEAVES)
+        assert len(desk.calls) == count
 
 
 async def test_caller_who_came_back_unheard_is_served() -> None:

@@ -113,8 +113,7 @@ class Call:
         self._ended: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
         self.untidy = False
         """Something of it may be left in Asterisk."""
-        self.caller_present = True
-        """The caller's channel is in the application, as far as we know."""
+        self._caller_present = True  # in the application, as far as we know
         self._released = False
         self._talking = False  # the media path was up
         self._creating: set[asyncio.Task[Any]] = set()
@@ -185,7 +184,7 @@ class Call:
 
     def caller_gone(self) -> None:
         """Hear that the caller's channel left: there is nobody to speak to."""
-        self.caller_present = False
+        self._caller_present = False
         self._gone.set()
         # Who was let go leaves too, and that may be heard of first.
         self.end(EndReason.TRANSFERRED if self._released else EndReason.CALLER_HANGUP)
@@ -466,12 +465,12 @@ class Call:
     @property
     def released(self) -> bool:
         """Return whether the caller's channel is no longer ours."""
-        return self._released or not self.caller_present
+        return self._released or not self._caller_present
 
     def _let_go(self, gone: bool) -> None:
         """Hear that the caller is no longer ours, but a colleague's or the dialplan's; or is ours again."""
         self._released = gone
-        if gone and self.legs.out_id and self.caller_present:
+        if gone and self.legs.out_id and self._caller_present:
             self._connected = True
             self._context.connect(self.bridge_id, self.channel.id, self.legs.out_id)
 
@@ -546,7 +545,7 @@ class Call:
 
     async def _insist(self, what: str, request: Callable[[], Awaitable[None]]) -> None:
         """Make a request until Asterisk has heard it: without it the caller would sit in silence."""
-        await self._try(what, persist(what, request, lambda: self.caller_present))
+        await self._try(what, persist(what, request, lambda: self._caller_present))
 
     async def _try(self, what: str, request: Awaitable[None]) -> None:
         try:

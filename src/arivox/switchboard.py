@@ -63,8 +63,9 @@ class Switchboard:
         self._expected: dict[str, asyncio.Future[Channel]] = {}
         # Media channels of calls that have just ended: their last events may still be on the way.
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
-        # Callers whom Asterisk was told to let go, and may still list.
-        self._leaving: set[str] = set()
+        # Callers who have left, or whom Asterisk was told to let go: a list that it made before may still be
+        # on the way, even when the event of their leave has come.
+        self._let_go: deque[str] = deque(maxlen=_REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
         self._shutting_down = False
         self._call_ended = asyncio.Event()
@@ -136,7 +137,7 @@ class Switchboard:
     def on_down(self) -> None:
         """Remember that events are missing. Calls and their audio go on without them."""
         self.connected.clear()
-        self._leaving.clear()  # who left is not told any more
+        self._let_go.clear()  # who comes back is not told any more
 
     def on_event(self, event: AnyEvent) -> None:
         """Pass one event to where it belongs."""
@@ -174,7 +175,6 @@ class Switchboard:
             self._admit(channel, args)
 
     def _left(self, channel: Channel, cause: int | None) -> None:
-        self._leaving.discard(channel.id)
         if (pair := self._pairs.get(channel.id)) is not None:
             self._part(pair, channel.id)
         if (call := self._calls.get(channel.id)) is not None:
@@ -228,8 +228,7 @@ class Switchboard:
             self._call_ended.set()
             self._by_name.pop(call.bridge_id, None)
             self._ended.append(call.bridge_id)
-            if call.caller_present:
-                self._leaving.add(call.channel.id)
+            self._let_go.append(call.channel.id)
             if call.untidy and self.connected.is_set():
                 self._spawn(self._reconcile(), "reconcile")
             for name in [name for name in self._expected if name.startswith(call.bridge_id)]:
@@ -240,7 +239,7 @@ class Switchboard:
             await self._ari.set_variable(channel_id, STATUS_VARIABLE, reason.value)
             await self._ari.continue_in_dialplan(channel_id)
 
-        self._leaving.add(channel_id)
+        self._let_go.append(channel_id)
         try:
             await persist("refuse a caller", send_on, lambda: channel_id not in self._calls)
         except ChannelGoneError:
@@ -326,7 +325,7 @@ class Switchboard:
         except ArivoxError as error:
             log.debug("a channel of the application is gone", channel=channel_id, error=str(error))
             return
-        if channel is not None and channel_id not in self._calls and channel_id not in self._leaving:
+        if channel is not None and channel_id not in self._calls and channel_id not in self._let_go:
             log.warning("a caller was left alone; serving them", channel=channel.id)
             self._admit(channel, channel.dialplan.stasis_args)
 
