@@ -77,10 +77,13 @@ class Voice:
 class Ari:
     def __init__(self) -> None:
         self.fails = False
+        self.wait: asyncio.Event | None = None
 
     async def set_variable(self, *_: str) -> None: ...
 
     async def continue_in_dialplan(self, *_: str) -> None:
+        if self.wait is not None:
+            await self.wait.wait()
         if self.fails:
             raise AsteriskError("no")
 
@@ -175,6 +178,19 @@ async def test_dialplan_that_does_not_take_the_caller_leaves_them_with_the_agent
     desk.ari.fails = True
     with structlog.testing.capture_logs(), pytest.raises(ToolError):
         await desk.transfer(destination="queue")
+    assert (desk.gone, desk.ended) == ([True, False], [])
+
+
+async def test_way_into_the_dialplan_that_is_broken_off_leaves_the_caller_ours() -> None:
+    """Whatever ends the call next must still see to them."""
+    desk = Desk()
+    desk.ari.wait = asyncio.Event()
+    working = asyncio.ensure_future(desk.transfer(destination="queue"))
+    while not desk.gone:
+        await asyncio.sleep(0)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
     assert (desk.gone, desk.ended) == ([True, False], [])
 
 

@@ -208,8 +208,8 @@ class Actions:
         self._let_go(True)
         try:
             await self._ari.continue_in_dialplan(self._channel.id, destination.context, number)
-        except AsteriskError:
-            self._let_go(False)
+        except BaseException:
+            self._let_go(False)  # broken off, too: somebody must still see to them
             raise
         self._end(EndReason.TRANSFERRED)
 
