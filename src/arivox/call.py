@@ -21,7 +21,7 @@ import structlog
 from arivox.actions import Actions, Notes
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
-from arivox.asterisk.persist import persist
+from arivox.asterisk.persist import attempt, persist
 from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.audio.g711 import Law, decode, encode
 from arivox.audio.level import Leveller
@@ -64,6 +64,7 @@ PROVIDER_VARIABLE: Final = "ARIVOX_PROVIDER"
 
 _CHECK_EVERY_S: Final = 0.25
 _FAILURE_MEDIA_S: Final = 2.0
+_EVENT_S: Final = 0.3  # an event may come so much later than the answer to a request
 _RESUME_S: Final = 0.5  # a store that is slower must not keep the caller waiting
 
 
@@ -210,6 +211,12 @@ class Call:
         else:
             self.legs.leg_gone(channel_id, cause)
 
+    @property
+    def leg_ids(self) -> tuple[str, ...]:
+        """Return the channels that we made and that the call cannot go on without."""
+        media = (self.media_id,) if self._talking else ()
+        return (*media, self.legs.out_id) if self.legs.out_made else media
+
     # --- set-up ---
 
     async def _set_up(self, group: asyncio.TaskGroup) -> None:
@@ -271,7 +278,10 @@ class Call:
             log.error("a caller cannot be served", error=str(error))
             self.end(EndReason.INTERNAL_ERROR if self._exchange is not None else EndReason.PROVIDER_FAILED)
         except ArivoxError as error:
-            # Many a refusal only means that the caller has hung up, and its event is still on the way.
+            # Many a refusal only means that the caller has hung up, and its event is still on the way: until
+            # their channel has left Asterisk altogether, nothing else tells.
+            if isinstance(error, ChannelGoneError):
+                await asyncio.sleep(_EVENT_S)
             if await self._caller_has_left():
                 log.debug("the caller hung up during set-up", error=str(error))
                 self.end(EndReason.CALLER_HANGUP)
@@ -482,17 +492,18 @@ class Call:
     async def _close(self, reason: EndReason) -> None:
         self.timeline.add("call.ended", reason=reason.value)
         closing: asyncio.Future[None] | None = None
-        if self._exchange is not None:
-            self._exchange.stop()
-            # Beside the rest: an AI that takes its time to count up what was used must not hold the caller.
-            closing = asyncio.ensure_future(self._exchange.close())
         try:
+            if self._exchange is not None:
+                self._exchange.stop()
+                # Beside the rest: an AI that takes its time to count what was used must not hold the caller.
+                closing = asyncio.ensure_future(self._exchange.close())
             if self._creating:
                 await asyncio.wait(self._creating)
             if self._exchange is not None:
                 await self._exchange.stop_tools()
             if not self._connected:
-                await self.legs.drop()
+                if not await self.legs.drop():
+                    self.untidy = True
                 await self._try("take the bridge down", self._ari.destroy_bridge(self.bridge_id))
             await self._try("take the media channel down", self._ari.hang_up(self.media_id))
             if self._link is not None:
@@ -515,6 +526,7 @@ class Call:
     async def _release_caller(self, reason: EndReason) -> None:
         if self.released:
             return
+        await self._insist("stop the ringing", self.legs.stop_ringing)
         # A call that never spoke goes on in the dialplan at once: there is nothing to explain.
         audible = reason.failure and self._talking and reason is not EndReason.SHUTDOWN
         if audible and self._settings.failure_media != "none":
@@ -533,28 +545,25 @@ class Call:
         await self._ari.set_variable(self.channel.id, STATUS_VARIABLE, reason.value)
 
     async def _play_failure(self) -> None:
+        playback_id = f"{self.bridge_id}-failure"
         try:
-            playback = await self._ari.play(self.channel.id, self._settings.failure_media)
+            await self._ari.play(self.channel.id, self._settings.failure_media, playback_id)
         except ArivoxError as error:
             log.warning("could not play", setting="FAILURE_MEDIA", error=str(error))
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FAILURE_MEDIA_S):
-                await self._gone.wait()
-        await self._try("stop the sound", self._ari.stop_playback(playback.id))
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FAILURE_MEDIA_S):
+                    await self._gone.wait()
+        # After a failure too: it may play, and the caller cannot be sent on before it has stopped.
+        await self._insist("stop the sound", lambda: self._ari.stop_playback(playback_id))
 
     async def _insist(self, what: str, request: Callable[[], Awaitable[None]]) -> None:
         """Make a request until Asterisk has heard it: without it the caller would sit in silence."""
         await self._try(what, persist(what, request, lambda: self._caller_present))
 
     async def _try(self, what: str, request: Awaitable[None]) -> None:
-        try:
-            await request
-        except ChannelGoneError:
-            pass  # it ended by itself
-        except ArivoxError as error:
+        if not await attempt(what, request):
             self.untidy = True
-            log.warning("could not clean up", what=what, error=str(error))
 
     def _log_end(self, reason: EndReason) -> None:
         counters: dict[str, Any] = {}

@@ -218,11 +218,12 @@ class _Loop:
         link.expect(external.rtp_address if self._named else None)
         link.start(lambda _: None)
         await self._wait(self._entered)
-        playback = await self._ari.play(self._id, "tone:dial")
+        tone = f"{self._id}-tone"
+        await self._ari.play(self._id, "tone:dial", tone)
         deadline = time.monotonic() + _WAIT_S
         while not link.counters()["rtp_in"] and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        await self._ari.stop_playback(playback.id)  # it would hold the channel's other commands up
+        await self._ari.stop_playback(tone)  # it would hold the channel's other commands up
         counters = link.counters()
         if counters["rtp_in"]:
             return Finding("RTP in", "ok", f"Asterisk's audio reaches {self._host}:{link.port}")

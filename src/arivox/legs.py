@@ -14,8 +14,9 @@ import structlog
 
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
+from arivox.asterisk.persist import attempt
 from arivox.destination import Destination
-from arivox.errors import ArivoxError, AsteriskError, ChannelGoneError
+from arivox.errors import AsteriskError, ChannelGoneError
 
 log = structlog.get_logger()
 
@@ -46,36 +47,52 @@ class Legs:
         self._expect_channel = expect_channel
         self._dialled = 0
         self._out = ""  # the channel of the party that was dialled
+        self._out_made: asyncio.Future[Channel] | None = None
         self._out_gone: asyncio.Future[int] | None = None
-        self._ringing = ""  # the playback that the caller hears
+        self._rings = 0
+        self._ringing = ""  # the playback that the caller may hear
 
     @property
     def out_id(self) -> str:
         """Return the channel of the party that was dialled; empty when there is none."""
         return self._out
 
+    @property
+    def out_made(self) -> bool:
+        """Return whether Asterisk has made that channel."""
+        made = self._out_made
+        return bool(self._out and made is not None and made.done() and not made.exception())
+
     async def hold(self, sound: Sound, music: str) -> None:
         """Take the caller out of the bridge, and let them hear something meanwhile."""
         if self.on_hold:
             return
-        await self._ari.remove_from_bridge(self.bridge_id, self._channel.id)
+        # Before the requests: Asterisk may do what it never answers.
         self.on_hold = True
+        await self._ari.remove_from_bridge(self.bridge_id, self._channel.id)
         if sound == "music":
             await self._ari.start_music(self._channel.id, music)
         else:
-            self._ringing = (await self._ari.play(self._channel.id, "tone:ring")).id
+            self._rings += 1
+            self._ringing = f"{self.bridge_id}-ring{self._rings}"
+            await self._ari.play(self._channel.id, "tone:ring", self._ringing)
 
     async def unhold(self) -> None:
         """Bring the caller back into the bridge."""
         if not self.on_hold:
             return
         if self._ringing:
-            ringing, self._ringing = self._ringing, ""
-            await self._gone_is_fine(self._ari.stop_playback(ringing))
+            await self.stop_ringing()
         else:
             await self._gone_is_fine(self._ari.stop_music(self._channel.id))
         await self._ari.add_to_bridge(self.bridge_id, self._channel.id)
         self.on_hold = False
+
+    async def stop_ringing(self) -> None:
+        """Stop what the caller hears while somebody is dialled; until then they cannot be sent anywhere."""
+        if self._ringing:
+            await self._gone_is_fine(self._ari.stop_playback(self._ringing))
+            self._ringing = ""
 
     async def take_back(self) -> None:
         """Let the caller and the AI hear each other again, whatever was under way."""
@@ -92,28 +109,32 @@ class Legs:
         entered = self._expect_channel(out)
         gone: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._out, self._out_gone = out, gone
-        try:
-            await self._ari.originate(
+        made = self._out_made = asyncio.ensure_future(
+            self._ari.originate(
                 out,
                 destination.dial_string(number),
                 caller_id=caller_id,
                 originator=self._channel.id,
                 timeout_s=ring_s,
             )
+        )
+        made.add_done_callback(_made)
+        try:
+            await asyncio.shield(made)
             async with asyncio.timeout(ring_s + _MARGIN_S):
                 await asyncio.wait((entered, gone), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             await self.drop()
             return "no_answer"
         except AsteriskError as error:
-            self._out = ""
-            entered.cancel()
             log.warning("could not dial", destination=destination.name, error=str(error))
+            await self.drop()  # a channel may have been made nevertheless
             return "failed"
+        finally:
+            entered.cancel()
         if not gone.done():
             return "answered"
         self._out = ""
-        entered.cancel()
         cause = gone.result()
         log.info("nobody answered", destination=destination.name, cause=cause)
         return "busy" if cause in _BUSY else "no_answer" if cause in _NO_ANSWER else "failed"
@@ -139,17 +160,14 @@ class Legs:
         await self._ari.add_to_bridge(self.bridge_id, self._out)
         await self.unhold()
 
-    async def drop(self) -> None:
-        """Hang up who was dialled, if anybody."""
+    async def drop(self) -> bool:
+        """Hang up who was dialled, if anybody. Return whether nobody is left."""
         out, self._out = self._out, ""
         if not out:
-            return
-        try:
-            await self._ari.hang_up(out)
-        except ChannelGoneError:
-            pass  # they have hung up
-        except ArivoxError as error:
-            log.warning("could not hang the dialled party up", channel=out, error=str(error))
+            return True
+        if self._out_made is not None and not self._out_made.done():
+            await asyncio.wait([self._out_made])  # to hang up must not overtake it
+        return await attempt("hang the dialled party up", self._ari.hang_up(out))
 
     async def send_dtmf(self, digits: str) -> None:
         """Press keys towards the caller's side."""
@@ -160,3 +178,9 @@ class Legs:
             await request
         except ChannelGoneError:
             pass  # it ended by itself
+
+
+def _made(request: asyncio.Future[Channel]) -> None:
+    # Nobody else may be left to hear of it.
+    if error := request.exception():
+        log.debug("nobody was dialled", error=str(error))

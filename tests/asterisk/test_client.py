@@ -29,7 +29,6 @@ REQUESTS: dict[str, Callable[[AriClient], Awaitable[Any]]] = {
     "GET /ari/channels/c1/variable": lambda ari: ari.variable("c1", "X"),
     "POST /ari/channels/externalMedia": lambda ari: ari.external_media("m", "127.0.0.1", 9, "ulaw"),
     "POST /ari/bridges/b1": lambda ari: ari.create_bridge("b1"),
-    "POST /ari/channels/c1/play": lambda ari: ari.play("c1", "tone:dial"),
 }
 
 
@@ -107,9 +106,9 @@ async def test_life_of_a_channel(asterisk: AsteriskInstance) -> None:
         await ari.answer(channel.id)
         assert await calling == 200
         assert (await ari.channel(channel.id)).state == "Up"
-        playback = await ari.play(channel.id, "tone:dial")
+        await ari.play(channel.id, "tone:dial", "p1")
         await phone.wait_heard()
-        await ari.stop_playback(playback.id)
+        await ari.stop_playback("p1")
         await ari.hang_up(channel.id)
         await phone.wait_state("down")
         while not isinstance(await events.get(), StasisEnd):
@@ -119,10 +118,10 @@ async def test_life_of_a_channel(asterisk: AsteriskInstance) -> None:
             ari.channel(channel.id),
             ari.variable(channel.id, "X"),
             ari.answer(channel.id),
-            ari.play(channel.id, "tone:dial"),
+            ari.play(channel.id, "tone:dial", "p2"),
             ari.continue_in_dialplan(channel.id),
             ari.hang_up(channel.id),
-            ari.stop_playback(playback.id),
+            ari.stop_playback("p1"),
             ari.destroy_bridge("never-made"),
         ):
             with pytest.raises(ChannelGoneError) as caught:

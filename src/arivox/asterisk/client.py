@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from arivox.asterisk import messages
-from arivox.asterisk.messages import AnyEvent, Application, Bridge, Channel, Playback
+from arivox.asterisk.messages import AnyEvent, Application, Bridge, Channel
 from arivox.backoff import delays
 from arivox.errors import AsteriskError, ChannelGoneError, ProtocolError
 
@@ -264,10 +264,12 @@ class AriClient:
         """Destroy a bridge; its channels stay."""
         await self._request("DELETE", f"bridges/{bridge_id}")
 
-    async def play(self, channel_id: str, media: str) -> Playback:
-        """Play ``sound:NAME`` or ``tone:NAME`` to a channel."""
-        data = await self._request("POST", f"channels/{channel_id}/play", {"media": media})
-        return messages.parse(data, Playback)
+    async def play(self, channel_id: str, media: str, playback_id: str) -> None:
+        """Play ``sound:NAME`` or ``tone:NAME`` to a channel.
+
+        A tone goes on until it is stopped, and whatever else is asked of the channel waits for that.
+        """
+        await self._request("POST", f"channels/{channel_id}/play/{playback_id}", {"media": media})
 
     async def stop_playback(self, playback_id: str) -> None:
         """Stop a sound."""

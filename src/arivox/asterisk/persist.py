@@ -1,4 +1,4 @@
-"""Requests that must reach Asterisk, however long it is away."""
+"""Requests that must reach Asterisk, however long it is away, and requests that may fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 
 from arivox.backoff import delays
-from arivox.errors import AsteriskError, ChannelGoneError
+from arivox.errors import ArivoxError, AsteriskError, ChannelGoneError
 
 log = structlog.get_logger()
 
@@ -33,3 +33,15 @@ async def persist(what: str, ask: Callable[[], Awaitable[T]], wanted: Callable[[
             log.warning("a request to Asterisk failed; trying again", what=what, error=str(error))
         await asyncio.sleep(next(pauses))
     return None
+
+
+async def attempt(what: str, request: Awaitable[object]) -> bool:
+    """Make a request for the end of something. Return whether it is done, or had ended by itself."""
+    try:
+        await request
+    except ChannelGoneError:
+        pass  # it ended by itself
+    except ArivoxError as error:
+        log.warning("a request to Asterisk failed", what=what, error=str(error))
+        return False
+    return True
