@@ -12,7 +12,7 @@ import structlog
 
 from arivox import switchboard as module
 from arivox.asterisk import persist
-from arivox.asterisk.messages import Application, Channel, Dialplan, StasisEnd, StasisStart
+from arivox.asterisk.messages import Application, Bridge, Channel, Dialplan, StasisEnd, StasisStart
 from arivox.ending import EndReason
 from arivox.errors import AsteriskError
 from arivox.switchboard import Switchboard
@@ -23,48 +23,80 @@ ENTERS = StasisStart(timestamp="", args=["provider=gemini"], channel=CALLER)
 
 
 class FakeAri:
-    """Lists the caller once it is let; notes who is sent on."""
+    """Lists who is there once it is let; notes what is asked of it."""
 
     url, app = "http://asterisk", "arivox"
 
     def __init__(self) -> None:
         self.let = asyncio.Event()
+        self.here = [CALLER.id]
+        self.members: list[str] = []  # of any bridge
+        self.lists = 0
+        self.stale = 0  # so many lists hold those who have left
         self.sent_on: list[str] = []
+        self.hung_up: list[str] = []
+        self.destroyed: list[str] = []
         self.away = 0  # so many requests fail
 
     async def application(self) -> Application:
+        self.lists += 1
+        listed = [CALLER.id] if self.lists <= self.stale else list(self.here)
         await self.let.wait()
-        return Application("arivox", channel_ids=[CALLER.id])
+        bridges = ["arivox-00000002"] if self.members else []
+        return Application("arivox", channel_ids=listed, bridge_ids=bridges)
 
     async def channel(self, channel_id: str) -> Channel:
-        return CALLER
+        return Channel(channel_id, state="Up", dialplan=CALLER.dialplan)
+
+    async def bridge(self, bridge_id: str) -> Bridge:
+        return Bridge(bridge_id, channels=list(self.members))
 
     async def set_variable(self, channel_id: str, name: str, value: str) -> None:
         pass
 
     async def continue_in_dialplan(self, channel_id: str) -> None:
+        self._do(self.sent_on, channel_id)
+
+    async def hang_up(self, channel_id: str) -> None:
+        self._do(self.hung_up, channel_id)
+
+    async def destroy_bridge(self, bridge_id: str) -> None:
+        self._do(self.destroyed, bridge_id)
+
+    def _do(self, done: list[str], name: str) -> None:
         if self.away:
             self.away -= 1
             raise AsteriskError("no answer in time")
-        self.sent_on.append(channel_id)
+        done.append(name)
+        if name in self.here:
+            self.here.remove(name)
 
 
 class FakeCall:
     """Goes on until it is over."""
 
-    id, bridge_id, media_id, released = "1", "arivox-00000001", "arivox-00000001-media", False
+    released = False
     untidy = False
 
-    def __init__(self, channel: Channel, args: Sequence[str]) -> None:
+    def __init__(self, channel: Channel, args: Sequence[str], number: int) -> None:
+        self.id = str(number)
+        self.bridge_id = f"arivox-1000000{number}"
+        self.media_id = f"{self.bridge_id}-media"
+        self.leg_ids: tuple[str, ...] = ()
         self.channel = channel
         self.args = tuple(args)
         self.over = asyncio.Event()
+        self.gone: list[str] = []
 
     async def run(self) -> None:
         await self.over.wait()
 
     def caller_gone(self) -> None:
-        pass
+        self.released = True
+        self.gone.append("caller")
+
+    def leg_gone(self, channel_id: str, cause: int) -> None:
+        self.gone.append(channel_id)
 
     def end(self, reason: EndReason) -> None:
         pass
@@ -79,7 +111,7 @@ class Desk:
         self.board = Switchboard(self.ari, self._new_call, max_calls)  # type: ignore[arg-type]
 
     def _new_call(self, channel: Channel, args: Sequence[str]) -> Any:
-        self.calls.append(FakeCall(channel, args))
+        self.calls.append(FakeCall(channel, args, len(self.calls) + 1))
         return self.calls[-1]
 
     async def served(self, count: int) -> None:
@@ -97,7 +129,9 @@ class Desk:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ON_THE_WAY_S", 0.0)
+    monkeypatch.setattr(module, "_BETWEEN_LISTS_S", 0.0)
+    monkeypatch.setattr(module, "_LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(module, "_LEAVING_S", 0.0)
     monkeypatch.setattr(persist, "delays", lambda first, most: repeat(0.0))
     monkeypatch.setattr(module, "delays", lambda first, most: repeat(0.0))
 
@@ -122,21 +156,32 @@ async def test_caller_who_comes_in_meanwhile_is_served_once() -> None:
     assert [line for line in log if line["log_level"] == "warning"] == []
 
 
+@pytest.mark.parametrize("stale", [1, 2, 3])
 @pytest.mark.parametrize("told", ["never", "early", "late"])
-async def test_caller_whose_call_ends_meanwhile_is_not_served_again(told: str) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+async def test_caller_whose_call_ends_meanwhile_is_not_served_again(
+    stale: int, told: str, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are on their way out of the application: to serve or to refuse them would skip a line there.
 
-    That they have left may be told before the call is over, after it, or too late.
+    That they have left may be told before the call is over, after it, or never, and the events connection
+    may be another by then.
     """
+    monkeypatch.setattr(module, "_LEAVING_S", 3600.0)
     desk = Desk()
+    desk.ari.stale = stale
     desk.board.on_up()
     desk.board.on_event(ENTERS)
     if told == "early":
         desk.board.on_event(LEAVES)
     desk.calls[0].over.set()
+    desk.ari.here.clear()
     await desk.settle(but=1)
     if told == "late":
         desk.board.on_event(LEAVES)
+    if lost:
+        desk.board.on_down()
+        desk.board.on_up()
     desk.ari.let.set()
     await desk.settle()
     assert len(desk.calls) == 1
@@ -151,6 +196,38 @@ async def test_caller_who_is_refused_meanwhile_is_refused_once() -> None:
     desk.ari.let.set()
     await desk.settle()
     assert desk.ari.sent_on == [CALLER.id]
+
+
+async def test_caller_who_leaves_while_they_are_looked_for_is_not_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An operator redirects them: Asterisk still knows the channel."""
+    desk = Desk()
+    look = desk.ari.channel
+
+    async def channel(channel_id: str) -> Channel:
+        desk.board.on_event(LEAVES)
+        return await look(channel_id)
+
+    monkeypatch.setattr(desk.ari, "channel", channel)
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.settle()
+    assert desk.calls == []
+
+
+async def test_caller_who_stands_in_one_list_of_two_has_not_left() -> None:
+    """Asterisk tells of an entry before it lists it."""
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    desk.ari.here.clear()
+    desk.board.on_up()
+    await asyncio.sleep(0)  # it asks for the first list
+    assert desk.ari.lists == 1
+    desk.ari.here.append(CALLER.id)
+    desk.ari.let.set()
+    await desk.settle(but=1)
+    assert desk.calls[0].gone == []
 
 
 async def test_refusal_is_repeated_until_asterisk_hears_it() -> None:
@@ -172,16 +249,51 @@ async def test_caller_who_comes_back_is_served_each_time() -> None:
         assert len(desk.calls) == count
 
 
-async def test_caller_who_came_back_unheard_is_served() -> None:
-    """They were sent on, and entered again while the events were lost."""
+async def test_caller_who_comes_back_has_left_the_call_before() -> None:
+    """Else what that call still asks for the caller would be done to them in the next one."""
     desk = Desk()
     desk.board.on_event(ENTERS)
+    desk.board.on_event(ENTERS)
+    assert [call.gone for call in desk.calls] == [["caller"], []]
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_caller_who_comes_back_while_their_call_winds_up(full: bool) -> None:
+    """Their own call takes no place from them, and if they are refused they are let go."""
+    desk = Desk(max_calls=1)
+    desk.board.on_event(ENTERS)
+    desk.board.on_event(LEAVES)
+    if full:
+        desk.board.refuse_callers()
+    desk.board.on_event(ENTERS)
+    await desk.settle(but=1 if full else 2)
+    assert len(desk.calls) == (1 if full else 2)
+    assert desk.ari.sent_on == ([CALLER.id] if full else [])
+
+
+@pytest.mark.parametrize("over", ["before", "after"])
+async def test_caller_who_came_back_unheard_is_served(over: str) -> None:
+    """They were sent on before the events were lost or after, and entered again while they were."""
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    if over == "after":
+        desk.board.on_down()
     desk.calls[0].over.set()
     await desk.settle()
-    desk.board.on_down()
+    if over == "before":
+        desk.board.on_down()
     desk.ari.let.set()
     desk.board.on_up()
     await desk.served(2)
+
+
+async def test_caller_whose_entry_is_heard_of_late_is_served_once() -> None:
+    desk = Desk()
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.served(1)
+    desk.board.on_event(ENTERS)
+    assert [call.gone for call in desk.calls] == [[]]
 
 
 async def test_shut_down_sends_on_who_comes_in_the_middle_of_it() -> None:
@@ -196,25 +308,144 @@ async def test_shut_down_sends_on_who_comes_in_the_middle_of_it() -> None:
     assert desk.ari.sent_on == [late.id]
 
 
+PAIR = "arivox-00000002"
+OUT = Channel(f"{PAIR}-out1")
+
+
 async def test_pair_that_cannot_be_looked_into_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asterisk goes away in the middle of the answer: a bridge that nobody knows may hold two who talk."""
     desk = Desk()
-    pair, swept = "arivox-00000002", []
-
-    async def application() -> Application:
-        return Application("arivox", channel_ids=["1.9", f"{pair}-out1"], bridge_ids=[pair])
+    desk.ari.here = desk.ari.members = ["1.9", OUT.id]
 
     async def bridge(bridge_id: str) -> Any:
         desk.board.on_down()
         raise AsteriskError("no answer in time")
 
-    async def sweep(name: str) -> None:
-        swept.append(name)
-
-    fakes = {"application": application, "bridge": bridge, "hang_up": sweep, "destroy_bridge": sweep}
-    for name, fake in fakes.items():
-        monkeypatch.setattr(desk.ari, name, fake, raising=False)
+    monkeypatch.setattr(desk.ari, "bridge", bridge)
+    desk.ari.let.set()
     desk.board.on_up()
     await desk.settle()
-    assert swept == []
+    assert desk.ari.hung_up == desk.ari.destroyed == []
     assert desk.calls == []
+
+
+async def test_pair_is_found_again() -> None:
+    desk = Desk()
+    desk.ari.here = desk.ari.members = [CALLER.id, OUT.id]
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.settle()
+    assert desk.board.pairs == 1
+    assert desk.calls == []
+    desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
+    await desk.settle()
+    assert (desk.ari.hung_up, desk.ari.destroyed) == ([CALLER.id], [PAIR])
+
+
+async def test_pair_of_whom_one_leaves_while_it_is_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knew of the pair when the event came: the other one would be alone for ever."""
+    desk = Desk()
+    desk.ari.here = [CALLER.id, OUT.id]
+    desk.ari.members = [CALLER.id, OUT.id]
+
+    async def bridge(bridge_id: str) -> Bridge:
+        found = Bridge(bridge_id, channels=list(desk.ari.members))
+        if OUT.id in desk.ari.members:
+            desk.ari.members.remove(OUT.id)
+            desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
+        return found
+
+    monkeypatch.setattr(desk.ari, "bridge", bridge)
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.settle()
+    assert desk.board.pairs == 0
+    assert CALLER.id in desk.ari.hung_up
+    assert desk.calls == []
+
+
+async def test_pair_connected_while_the_list_is_on_its_way_is_not_cut() -> None:
+    desk = Desk()
+    desk.ari.stale = 2  # the colleague is in no list yet
+    desk.board.on_up()
+    await asyncio.sleep(0)
+    desk.board.connect(PAIR, CALLER.id, OUT.id)
+    desk.ari.let.set()
+    await desk.settle()
+    assert desk.board.pairs == 1
+    assert desk.ari.hung_up == []
+
+
+async def test_one_left_of_a_pair_is_hung_up_however_long_it_takes() -> None:
+    desk = Desk()
+    desk.board.connect(PAIR, CALLER.id, OUT.id)
+    desk.ari.away = 3
+    desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
+    await desk.settle()
+    assert (desk.ari.hung_up, desk.ari.destroyed) == ([CALLER.id], [PAIR])
+
+
+async def test_far_half_of_a_local_channel_is_no_caller() -> None:
+    desk = Desk()
+    desk.ari.here = [OUT.id, f"{OUT.id};2"]
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.settle()
+    assert desk.calls == []
+    assert desk.ari.hung_up == [OUT.id], "the other half ends with it"
+
+
+async def test_media_channel_that_comes_after_its_call_is_hung_up() -> None:
+    """Asterisk made it so late that the request to take it down found nothing."""
+    desk = Desk()
+    desk.board.on_up()
+    desk.board.on_event(ENTERS)
+    desk.calls[0].over.set()
+    await desk.settle(but=1)
+    desk.board.on_event(StasisStart(timestamp="", args=[], channel=Channel(desk.calls[0].media_id)))
+    await desk.settle(but=1)
+    assert desk.ari.hung_up == [desk.calls[0].media_id]
+    desk.board.on_down()
+    desk.ari.let.set()
+
+
+async def test_legs_that_vanished_unheard() -> None:
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    (call,) = desk.calls
+    call.leg_ids = (call.media_id, f"{call.bridge_id}-out1")
+    desk.ari.here.append(call.media_id)
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.settle(but=1)
+    assert call.gone == [f"{call.bridge_id}-out1"]
+
+
+async def test_channel_that_entered_unheard() -> None:
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    (call,) = desk.calls
+    out = f"{call.bridge_id}-out1"
+    call.leg_ids = (out,)
+    entered = desk.board.expect_channel(out)
+    desk.ari.here.append(out)
+    desk.ari.let.set()
+    desk.board.on_up()
+    async with asyncio.timeout(5):
+        assert (await entered).id == out
+    assert call.gone == []
+
+
+async def test_what_an_untidy_call_left_is_taken_down() -> None:
+    """An empty bridge stands in no list."""
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    desk.calls[0].untidy = True
+    desk.ari.here.clear()
+    desk.ari.let.set()
+    desk.calls[0].over.set()
+    await desk.settle()
+    assert desk.ari.destroyed == []
+    desk.board.on_up()
+    await desk.settle()
+    assert desk.ari.destroyed == [desk.calls[0].bridge_id]

@@ -8,8 +8,10 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -17,6 +19,7 @@ import structlog
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import (
     AnyEvent,
+    Application,
     Channel,
     ChannelDestroyed,
     ChannelDtmfReceived,
@@ -24,19 +27,24 @@ from arivox.asterisk.messages import (
     StasisEnd,
     StasisStart,
 )
-from arivox.asterisk.persist import persist
+from arivox.asterisk.persist import attempt, persist
 from arivox.backoff import delays
 from arivox.call import Call
 from arivox.ending import STATUS_VARIABLE, EndReason
-from arivox.errors import ArivoxError, ChannelGoneError
+from arivox.errors import ArivoxError
 
 log = structlog.get_logger()
 
 _OURS: Final = re.compile(r"(arivox-[0-9a-f]{8})(-media|-out\d+)?$")
 _OUT: Final = re.compile(r"arivox-[0-9a-f]{8}-out\d+$")
+# The other half of a Local channel that we dialled: it ends with ours.
+_FAR_HALF: Final = re.compile(r"arivox-[0-9a-f]{8}-out\d+;2$")
 _REMEMBERED: Final = 256
-# The event of a caller who has just come in may be on its way when Asterisk already lists them.
-_ON_THE_WAY_S: Final = 0.3
+# What has just begun or ended may stand in one of two lists, or its event may be on the way.
+_BETWEEN_LISTS_S: Final = 0.3
+# Asterisk answers before it lets a channel go, and may list it for a moment.
+_LEAVING_S: Final = 1.0
+_LOOK_AGAIN_S: Final = 1.0
 _BREAK_OFF_S: Final = 3.0
 
 NewCall = Callable[[Channel, Sequence[str]], Call]
@@ -63,9 +71,12 @@ class Switchboard:
         self._expected: dict[str, asyncio.Future[Channel]] = {}
         # Media channels of calls that have just ended: their last events may still be on the way.
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
-        # Callers who have left, or whom Asterisk was told to let go: a list that it made before may still be
-        # on the way, even when the event of their leave has come.
-        self._let_go: deque[str] = deque(maxlen=_REMEMBERED)
+        # Calls of which something may be left, by what the names begin with.
+        self._untidy: set[str] = set()
+        # Callers whom Asterisk is being told to let go, and when others left or were let go.
+        self._leaving: set[str] = set()
+        self._left_at: dict[str, float] = {}
+        self._adopted: set[str] = set()  # callers whose entry we may hear of yet
         self._tasks: set[asyncio.Task[None]] = set()
         self._shutting_down = False
         self._call_ended = asyncio.Event()
@@ -137,7 +148,6 @@ class Switchboard:
     def on_down(self) -> None:
         """Remember that events are missing. Calls and their audio go on without them."""
         self.connected.clear()
-        self._let_go.clear()  # who comes back is not told any more
 
     def on_event(self, event: AnyEvent) -> None:
         """Pass one event to where it belongs."""
@@ -168,13 +178,24 @@ class Switchboard:
             # Answered at the moment when it was given up.
             self._spawn(self._sweep_channel(channel.id), f"sweep {channel.id}")
         elif _OURS.match(channel.id):
-            if self._owner(channel.id) is None and not self._known_end(channel.id):
+            if self._known_end(channel.id):
+                # Made after its call had ended, or before: then it is being hung up.
+                self._spawn(self._hang_up(channel.id), f"hang up {channel.id}")
+            elif self._owner(channel.id) is None:
                 self._spawn(self._sweep_channel(channel.id), f"sweep {channel.id}")
-        elif (call := self._calls.get(channel.id)) is None or call.released:
-            # A released channel may come back: a transfer, or a dialplan that tries again.
+        else:
+            call = self._calls.get(channel.id)
+            if call is not None and not call.released and channel.id in self._adopted:
+                self._adopted.discard(channel.id)
+                return  # this is the entry after which we found them
+            if call is not None:
+                # They come back, by a transfer or a dialplan that tries again: their earlier stay is over.
+                call.caller_gone()
             self._admit(channel, args)
 
     def _left(self, channel: Channel, cause: int | None) -> None:
+        if not _OURS.match(channel.id):
+            self._note_left(channel.id)
         if (pair := self._pairs.get(channel.id)) is not None:
             self._part(pair, channel.id)
         if (call := self._calls.get(channel.id)) is not None:
@@ -190,6 +211,12 @@ class Switchboard:
         ours = _OURS.match(name)
         return self._by_name.get(ours[1]) if ours is not None else None
 
+    def _note_left(self, channel_id: str) -> None:
+        self._left_at.pop(channel_id, None)
+        self._left_at[channel_id] = time.monotonic()
+        if len(self._left_at) > _REMEMBERED:
+            del self._left_at[next(iter(self._left_at))]
+
     def _known_end(self, name: str) -> bool:
         ours = _OURS.match(name)
         return ours is not None and ours[1] in self._ended
@@ -204,13 +231,15 @@ class Switchboard:
 
     async def _take_down(self, bridge_id: str, channel_ids: Sequence[str]) -> None:
         for channel_id in channel_ids:
-            await self._swept(self._ari.hang_up(channel_id))
-        await self._swept(self._ari.destroy_bridge(bridge_id))
+            with self._letting_go(channel_id):
+                await self._see_to("hang up who is left", partial(self._ari.hang_up, channel_id))
+        await self._see_to("take a bridge down", lambda: self._ari.destroy_bridge(bridge_id))
 
     def _admit(self, channel: Channel, args: Sequence[str]) -> None:
-        if self._shutting_down or len(self._calls) >= self._max_calls:
+        others = len(self._calls.keys() - {channel.id})
+        if self._shutting_down or others >= self._max_calls:
             reason = EndReason.SHUTDOWN if self._shutting_down else EndReason.BUSY
-            log.warning("a caller is sent on to the dialplan", reason=reason.value, calls=len(self._calls))
+            log.warning("a caller is sent on to the dialplan", reason=reason.value, calls=others)
             self._spawn(self._refuse(channel.id, reason), f"refuse {channel.id}")
             return
         call = self._new_call(channel, args)
@@ -225,71 +254,133 @@ class Switchboard:
         finally:
             if self._calls.get(call.channel.id) is call:
                 del self._calls[call.channel.id]
+                self._adopted.discard(call.channel.id)
+                self._note_left(call.channel.id)
             self._call_ended.set()
             self._by_name.pop(call.bridge_id, None)
             self._ended.append(call.bridge_id)
-            self._let_go.append(call.channel.id)
-            if call.untidy and self.connected.is_set():
-                self._spawn(self._reconcile(), "reconcile")
+            if call.untidy:
+                self._untidy.add(call.bridge_id)
+                if self.connected.is_set():
+                    self._spawn(self._reconcile(), "reconcile")
             for name in [name for name in self._expected if name.startswith(call.bridge_id)]:
                 self._expected.pop(name).cancel()
 
     async def _refuse(self, channel_id: str, reason: EndReason) -> None:
-        async def send_on() -> None:
-            await self._ari.set_variable(channel_id, STATUS_VARIABLE, reason.value)
-            await self._ari.continue_in_dialplan(channel_id)
+        def wanted() -> bool:
+            return (call := self._calls.get(channel_id)) is None or call.released
 
-        self._let_go.append(channel_id)
+        say_why = partial(self._ari.set_variable, channel_id, STATUS_VARIABLE, reason.value)
+        with self._letting_go(channel_id):
+            await self._see_to("set the status", say_why, wanted)
+            await self._see_to(
+                "go on in the dialplan", partial(self._ari.continue_in_dialplan, channel_id), wanted
+            )
+
+    @contextmanager
+    def _letting_go(self, channel_id: str) -> Iterator[None]:
+        self._leaving.add(channel_id)
         try:
-            await persist("refuse a caller", send_on, lambda: channel_id not in self._calls)
-        except ChannelGoneError:
-            pass  # hung up meanwhile
-        except ArivoxError as error:
-            log.error("could not send a caller on to the dialplan", error=str(error))
+            yield
+        finally:
+            self._leaving.discard(channel_id)
+            self._note_left(channel_id)
+
+    async def _see_to(
+        self, what: str, ask: Callable[[], Awaitable[None]], wanted: Callable[[], bool] = lambda: True
+    ) -> None:
+        await attempt(what, persist(what, ask, wanted))
+
+    # --- what Asterisk holds ---
 
     async def _reconcile(self) -> None:
+        while await self._compare():
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _compare(self) -> bool:
+        """Put right what we know by what Asterisk holds. Return whether to do it again.
+
+        Who came or left in the last moment may or may not stand in a list: two are asked for.
+        """
+        # What begins from now on need not be in the lists.
+        calls, pairs = dict(self._calls), set(self._pairs.values())
+        legs = [(call, leg_id) for call in calls.values() for leg_id in call.leg_ids]
+        first = await self._held()
+        if first is None:
+            return False  # the next connection asks again
+        known = {*calls, *(leg_id for _, leg_id in legs), *self._pairs}
+        orphaned = self._orphaned({*first.bridge_ids, *self._untidy})
+        if known == set(first.channel_ids) and not orphaned and known.isdisjoint(self._expected):
+            return False
+        await asyncio.sleep(_BETWEEN_LISTS_S)
+        asked = time.monotonic()
+        second = await self._held()
+        if second is None:
+            return False
+        for bridge_id in self._orphaned({*second.bridge_ids, *self._untidy}):
+            if not await self._find_pair(bridge_id):
+                return False
+        listed = {*first.channel_ids, *second.channel_ids}
+        self._miss(listed, calls, pairs, legs)
+        in_doubt = False
+        for channel_id in second.channel_ids:
+            if channel_id not in first.channel_ids or channel_id in self._pairs:
+                continue
+            if _OURS.match(channel_id):
+                if channel_id in self._expected:
+                    self._spawn(self._enter_late(channel_id), f"enter {channel_id}")
+                elif self._known_end(channel_id):
+                    await self._hang_up(channel_id)  # it may be on its way out
+                elif self._owner(channel_id) is None:
+                    await self._sweep_channel(channel_id)
+            elif self._unserved(channel_id) and not _FAR_HALF.match(channel_id):
+                if self._left_at.get(channel_id, 0.0) > asked - _LEAVING_S:
+                    in_doubt = True
+                else:
+                    self._spawn(self._adopt(channel_id, asked), f"adopt {channel_id}")
+        for bridge_id in self._orphaned({*second.bridge_ids, *self._untidy}):
+            log.warning("sweeping an orphaned bridge", bridge=bridge_id)
+            destroy = partial(self._ari.destroy_bridge, bridge_id)
+            await self._see_to("sweep a bridge", destroy, self.connected.is_set)
+            if self.connected.is_set():
+                self._untidy.discard(bridge_id)
+        return in_doubt
+
+    async def _held(self) -> Application | None:
+        """Return what Asterisk holds; None when it is away."""
         # Unlike ``persist`` after refusals too: nobody else would find who was left.
         for delay in delays(0.2, 5.0):
-            # Callers who enter while the answer is on its way are not in it.
-            before = dict(self._calls)
             try:
-                held = await self._ari.application()
-                break
+                return await self._ari.application()
             except ArivoxError as error:
                 log.error("could not ask Asterisk for our calls; trying again", error=str(error))
             await asyncio.sleep(delay)
             if not self.connected.is_set():
-                return  # the next connection asks again
-        present = set(held.channel_ids)
-        for pair in set(self._pairs.values()):
-            if left := next((one for one in pair.channel_ids if one not in present), None):
+                break
+        return None
+
+    def _miss(
+        self,
+        listed: Collection[str],
+        calls: Mapping[str, Call],
+        pairs: Iterable[_Pair],
+        legs: Iterable[tuple[Call, str]],
+    ) -> None:
+        """Take those for gone who were there before, and whom Asterisk does not list."""
+        for pair in pairs:
+            left = next((one for one in pair.channel_ids if one not in listed), None)
+            if left is not None and self._pairs.get(pair.channel_ids[0]) is pair:
                 self._part(pair, left)
-        for bridge_id in self._orphaned(held.bridge_ids):
-            if not await self._find_pair(bridge_id):
-                return  # the next connection asks again
-        for channel_id, call in before.items():
-            if channel_id not in present:
+        for call, leg_id in legs:
+            if leg_id not in listed:
+                call.leg_gone(leg_id, 0)
+        for channel_id, call in calls.items():
+            if channel_id not in listed:
                 if not call.released:
                     log.info("a caller left while Asterisk was out of reach", call=call.id)
                 call.caller_gone()
-        alone = []
-        for channel_id in held.channel_ids:
-            if channel_id in self._pairs:
-                continue
-            if _OURS.match(channel_id):
-                if self._owner(channel_id) is None and channel_id not in self._expected:
-                    await self._sweep_channel(channel_id)
-            elif channel_id not in self._calls:
-                alone.append(channel_id)
-        for bridge_id in self._orphaned(held.bridge_ids):
-            log.warning("sweeping an orphaned bridge", bridge=bridge_id)
-            await self._swept(self._ari.destroy_bridge(bridge_id))
-        if alone:
-            await asyncio.sleep(_ON_THE_WAY_S)
-        for channel_id in alone:
-            self._spawn(self._adopt(channel_id), f"adopt {channel_id}")
 
-    def _orphaned(self, bridge_ids: Sequence[str]) -> list[str]:
+    def _orphaned(self, bridge_ids: Iterable[str]) -> list[str]:
         """Return those of our bridges that belong to no call, and in which nobody talks as far as we know."""
         talking = {pair.bridge_id for pair in self._pairs.values()}
         ours = (bridge_id for bridge_id in bridge_ids if _OURS.match(bridge_id))
@@ -300,46 +391,69 @@ class Switchboard:
 
         Return whether it is known now what the bridge is: to take it for an orphan would cut them off.
         """
+        known, members = await self._members(bridge_id)
+        ours = [member for member in members if _OURS.match(member)]
+        # With our media channel it is the AI that talks to a colleague: nobody goes on with that.
+        if len(members) != 2 or len(ours) != 1 or not _OUT.match(ours[0]):
+            return known
+        log.info("a transferred call goes on", bridge=bridge_id)
+        self.connect(bridge_id, *members)
+        # From now on it is heard of when one of them leaves; one may have left before that.
+        pair = self._pairs[members[0]]
+        known, still = await self._members(bridge_id)
+        left = next((member for member in members if member not in still), None)
+        if known and left is not None and self._pairs.get(left) is pair:
+            self._part(pair, left)
+        return known
+
+    async def _members(self, bridge_id: str) -> tuple[bool, Sequence[str]]:
+        """Return whether Asterisk says who is in a bridge, and who. In one that is gone nobody is."""
         try:
             bridge = await persist(
                 "look into a bridge", lambda: self._ari.bridge(bridge_id), self.connected.is_set
             )
         except ArivoxError as error:
             log.debug("a bridge is gone", bridge=bridge_id, error=str(error))
-            return True
-        if bridge is None:
-            return False
-        ours = [member for member in bridge.channels if _OURS.match(member)]
-        # With our media channel it is the AI that talks to a colleague: nobody goes on with that.
-        if len(bridge.channels) == 2 and len(ours) == 1 and _OUT.match(ours[0]):
-            log.info("a transferred call goes on", bridge=bridge_id)
-            self.connect(bridge_id, *bridge.channels)
-        return True
+            return True, ()
+        return (False, ()) if bridge is None else (True, bridge.channels)
 
-    async def _adopt(self, channel_id: str) -> None:
-        """Serve a caller who waits in the application and whom nobody serves."""
+    async def _look_for(self, channel_id: str) -> Channel | None:
+        """Return a channel; None when it is gone, or Asterisk away."""
         try:
-            channel = await persist(
-                "look for a caller", lambda: self._ari.channel(channel_id), self.connected.is_set
+            return await persist(
+                "look for a channel", lambda: self._ari.channel(channel_id), self.connected.is_set
             )
         except ArivoxError as error:
             log.debug("a channel of the application is gone", channel=channel_id, error=str(error))
+            return None
+
+    async def _enter_late(self, channel_id: str) -> None:
+        """Take note of a channel that is awaited and whose entry was not heard of."""
+        channel = await self._look_for(channel_id)
+        expected = self._expected.get(channel_id)
+        if channel is not None and channel.state == "Up" and expected is not None and not expected.done():
+            expected.set_result(channel)
+
+    async def _adopt(self, channel_id: str, asked: float) -> None:
+        """Serve a caller who waits in the application and whom nobody serves."""
+        channel = await self._look_for(channel_id)
+        if channel is None or not self._unserved(channel_id) or self._left_at.get(channel_id, 0.0) > asked:
             return
-        if channel is not None and channel_id not in self._calls and channel_id not in self._let_go:
-            log.warning("a caller was left alone; serving them", channel=channel.id)
-            self._admit(channel, channel.dialplan.stasis_args)
+        log.warning("a caller was left alone; serving them", channel=channel.id)
+        self._admit(channel, channel.dialplan.stasis_args)
+        if channel_id in self._calls:
+            self._adopted.add(channel_id)
+
+    def _unserved(self, channel_id: str) -> bool:
+        return channel_id not in self._calls and channel_id not in self._leaving
 
     async def _sweep_channel(self, channel_id: str) -> None:
         log.warning("sweeping an orphaned channel", channel=channel_id)
-        await self._swept(self._ari.hang_up(channel_id))
+        await self._hang_up(channel_id)
 
-    async def _swept(self, request: Coroutine[Any, Any, None]) -> None:
-        try:
-            await request
-        except ChannelGoneError:
-            pass  # it ended by itself
-        except ArivoxError as error:
-            log.error("could not sweep", error=str(error))
+    async def _hang_up(self, channel_id: str) -> None:
+        # Without a connection nobody insists: the next one sweeps what is left.
+        await self._see_to("hang up", lambda: self._ari.hang_up(channel_id), self.connected.is_set)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

@@ -164,7 +164,14 @@ class Rig:
             self._running.result()
         await connected
         # Who enters while the service compares notes with Asterisk is a case of its own.
-        await until(lambda: not any(task.get_name() == "reconcile" for task in asyncio.all_tasks()), "notes")
+        await self.reconciled()
+
+    async def reconciled(self) -> None:
+        """Wait until the service has compared notes with Asterisk, and done what follows from it."""
+        work = ("reconcile", "adopt", "enter")
+        await until(
+            lambda: not any(task.get_name().startswith(work) for task in asyncio.all_tasks()), "the notes"
+        )
 
     async def stop_service(self) -> None:
         """Stop the service, if it runs, and wait for its end. Raises what it ended with."""

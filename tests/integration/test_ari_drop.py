@@ -9,13 +9,11 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Self
-from urllib.parse import urlsplit
 
 import pytest
 from hearing import RATE, hear_fallback, milliwatt_seconds, sounding
 from rig import Rig, SteadyEcho, until
+from wire import LOST, UNHEARD, UNREACHABLE, Wire, cut_off, mend
 
 from arivox.asterisk.client import AriClient
 from arivox.emulator.script import Script
@@ -27,92 +25,6 @@ from arivox.testing.phone import SipPhone
 
 pytestmark = pytest.mark.asterisk
 HZ = 1013.0
-LOST = "Asterisk closed the events connection"
-UNHEARD = "a request to Asterisk failed"
-UNREACHABLE = "cannot reach Asterisk's ARI; trying again"
-
-
-class Wire:
-    """A TCP wire to Asterisk's HTTP server that can be cut; an async context manager."""
-
-    def __init__(self, asterisk: AsteriskInstance) -> None:
-        self._target = urlsplit(asterisk.ari_url)
-        self._whole = True
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server
-        self.refused = 0
-        """Connections that were made while it was cut."""
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.close()
-        self.drop()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
-
-    @property
-    def url(self) -> str:
-        """Where Asterisk seems to answer."""
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    def drop(self) -> None:
-        """Break every connection; new ones are taken."""
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def cut(self) -> None:
-        """Break every connection, and every new one."""
-        self._whole = False
-        self.drop()
-
-    def mend(self) -> None:
-        """Take connections again."""
-        self._whole = True
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if not self._whole:
-            self.refused += 1
-            writer.transport.abort()
-            return
-        onward_reader, onward = await asyncio.open_connection(self._target.hostname, self._target.port)
-        self._writers |= {writer, onward}
-        try:
-            await asyncio.gather(self._copy(reader, onward), self._copy(onward_reader, writer))
-        finally:
-            self._writers -= {writer, onward}
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass  # cut
-        finally:
-            writer.transport.abort()
-
-
-async def cut_off(rig: Rig, wire: Wire) -> None:
-    """Cut the wire, and wait until the service knows."""
-    wire.cut()
-    await until(lambda: not rig.service.switchboard.connected.is_set(), "the loss of the events connection")
-
-
-async def mend(rig: Rig, wire: Wire) -> None:
-    """Mend the wire, and wait until the service is back."""
-    wire.mend()
-    await until(rig.service.switchboard.connected.is_set, "the reconnect", timeout=8)
 
 
 def assert_unbroken(phone: SipPhone, seconds: float) -> None:
@@ -200,7 +112,8 @@ async def test_new_caller_without_events_falls_to_the_dialplan(asterisk: Asteris
 
 async def test_ai_that_fails_without_asterisk_costs_no_caller(asterisk: AsteriskInstance) -> None:
     """A network that takes both away: the caller goes on in the dialplan as soon as Asterisk can be told."""
-    expected = [LOST, UNREACHABLE, UNHEARD, "the AI failed", "could not", "sweeping an orphaned"]
+    failed = "a request to Asterisk failed"  # what is tried once, and what is insisted on
+    expected = [LOST, UNREACHABLE, failed, "the AI failed", "could not play", "sweeping an orphaned"]
     async with Wire(asterisk) as wire, Rig(asterisk, Script, ari_url=wire.url, expect_log=expected) as rig:
         phone = await rig.dial()
         stage = await rig.stage()
@@ -208,14 +121,30 @@ async def test_ai_that_fails_without_asterisk_costs_no_caller(asterisk: Asterisk
         await cut_off(rig, wire)
         await stage.close(1000)
         await until(lambda: bool(rig.logged(UNHEARD)), "an attempt to let the caller go")
-        await until(lambda: bool(rig.logged(UNREACHABLE)), "an attempt to reconnect")
         assert phone.state == "up"
         await mend(rig, wire)
         await hear_fallback(phone, timeout=8)
         assert await rig.ended() == "provider_failed"
         assert await rig.status_of() == "provider_failed"
         assert len(rig.timelines) == 1
-        await until(lambda: len(rig.logged("sweeping an orphaned")) >= 2, "what is left: channel and bridge")
+        await until(lambda: bool(rig.logged("sweeping an orphaned bridge")), "what is left")
+
+
+async def test_sound_of_a_failure_holds_no_caller(asterisk: AsteriskInstance) -> None:
+    """Asterisk goes away while it plays: until that is stopped, the caller goes nowhere."""
+    expected = [LOST, UNREACHABLE, UNHEARD, "the AI failed"]
+    async with Wire(asterisk) as wire, Rig(asterisk, Script, ari_url=wire.url, expect_log=expected) as rig:
+        phone = await rig.dial()
+        stage = await rig.stage()
+        await until(lambda: bool(rig.timelines[0].find("media.up")), "the media")
+        await stage.close(1000)
+        await phone.wait_heard(predicate=lambda pcm: signal.tone_level_db(pcm, 480) > -30)
+        await cut_off(rig, wire)
+        await until(lambda: bool(rig.logged(UNHEARD)), "an attempt to stop the sound")
+        await mend(rig, wire)
+        await hear_fallback(phone, timeout=8)
+        assert await rig.ended() == "provider_failed"
+        assert await rig.status_of() == "provider_failed"
 
 
 @asynccontextmanager

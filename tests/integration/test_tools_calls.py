@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 from hearing import read_recording
 from rig import Rig, until
+from wire import LOST, UNREACHABLE, Wire, cut_off, mend
 
+from arivox.asterisk.client import AriClient
 from arivox.audio.g711 import encode
 from arivox.conversation.memory.archive import Archive
 from arivox.conversation.memory.spool import Spool
@@ -191,6 +194,60 @@ async def test_blind_transfer_is_answered(
         await peer.hangup()
         await phone.wait_state("down")
         await until(lambda: rig.service.switchboard.pairs == 0, "the end of the pair")
+
+
+@pytest.mark.parametrize("destination", ["peer", "desk"])
+async def test_colleague_who_answers_unheard(
+    asterisk: AsteriskInstance, flow: dict[str, Any], destination: str
+) -> None:
+    """A network that tells nobody: they would wait for a caller who hears it ring."""
+    async with (
+        Wire(asterisk) as wire,
+        Rig(asterisk, Script, ari_url=wire.url, expect_log=[LOST], **flow) as rig,
+        second_phone(rig, phones.NO_ANSWER) as peer,
+        AriClient(asterisk.ari_url, asterisk.ari_user, asterisk.ari_password, asterisk.app) as ari,
+    ):
+        phone, stage = await greeted(rig)
+        await use(stage, "transfer_call", destination=destination)
+        await peer.wait_incoming()
+        await until(lambda: rig.calls[0].legs.out_made, "the answer to the request to dial")
+        wire.freeze()
+        peer.answer()
+        await peer.wait_state("up")
+        out = f"arivox-{rig.calls[0].id}-out1"
+        while (await ari.channel(out)).dialplan.app_name != "Stasis":
+            await asyncio.sleep(0.01)
+        wire.mend()
+        assert await rig.ended() == "transferred"
+        await talk(phone, peer)
+        # And once more, while they talk.
+        wire.drop()
+        await until(lambda: len(rig.logged(LOST)) == 2, "the loss")
+        await mend(rig, wire)
+        await rig.reconciled()
+        await talk(phone, peer)
+        assert len(rig.timelines) == 1, "no leg of a pair is taken for a caller"
+
+
+async def test_colleague_who_is_busy_while_asterisk_is_out_of_reach(
+    asterisk: AsteriskInstance, flow: dict[str, Any]
+) -> None:
+    async with (
+        Wire(asterisk) as wire,
+        Rig(asterisk, Script, ari_url=wire.url, expect_log=[LOST, UNREACHABLE], **flow) as rig,
+        second_phone(rig, phones.NO_ANSWER) as peer,
+    ):
+        phone, stage = await greeted(rig)
+        await use(stage, "transfer_call", destination="peer")
+        await peer.wait_incoming()
+        await cut_off(rig, wire)
+        await peer.hangup()
+        await mend(rig, wire)
+        assert "nobody answers" in str(await output(stage))
+        await stage.wait_for("response.create")
+        began = time.monotonic()
+        await stage.say("They do not answer.", speed=1, wait=False)
+        await phone.wait_heard(after=began)
 
 
 async def test_caller_who_hangs_up_after_a_transfer_takes_the_other_down(
