@@ -209,7 +209,7 @@ def test_address_that_cannot_be_split(name: str, url: str) -> None:
 texts: Any = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 
 
-@hypothesis_settings(max_examples=120, deadline=None)
+@hypothesis_settings(max_examples=120)
 @given(st.dictionaries(st.sampled_from([item.name.upper() for item in setting_fields()]), texts, max_size=4))
 def test_any_values_give_settings_or_a_settings_error(environ: dict[str, str]) -> None:
     try:

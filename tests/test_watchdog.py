@@ -153,7 +153,7 @@ events = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 40), events), max_size=40))
 def test_whatever_happens_each_deadline_is_raised_once(steps: list[tuple[float, str]]) -> None:
     dog = Watchdog(LIMITS, START)

@@ -161,7 +161,7 @@ def test_nested_too_deep(what: str) -> None:
         parse_event(data) if what == "event" else parse(data, Channel)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(CAPTURED), st.integers(0, 900), st.binary(max_size=4), st.booleans())
 def test_damaged_events_are_read_or_refused(line: str, at: int, junk: bytes, replace: bool) -> None:
     data = line.encode()

@@ -124,7 +124,7 @@ def test_silence_and_nothing_stay_what_they_are() -> None:
     assert not out.any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**31),
     amplitudes=st.lists(st.integers(0, 32768), min_size=1, max_size=40),

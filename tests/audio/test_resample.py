@@ -101,7 +101,7 @@ NOISE = np.random.default_rng(711).integers(-32768, 32768, 6000).astype(np.int16
 cuts = st.lists(st.integers(0, 1300), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pair=st.sampled_from(PAIRS), cuts=cuts)
 def test_chunks_leave_no_seams(pair: tuple[int, int], cuts: list[int]) -> None:
     whole = Resampler(*pair).process(NOISE)
@@ -118,7 +118,7 @@ def test_chunks_leave_no_seams(pair: tuple[int, int], cuts: list[int]) -> None:
     assert np.abs(joined.astype(int) - whole.astype(int)).max() <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pair=st.sampled_from(UP),
     law=st.sampled_from(["ulaw", "alaw"]),

@@ -33,7 +33,7 @@ def test_empty_recording_is_a_valid_file(tmp_path: Path) -> None:
     assert (tmp_path / "a.wav").stat().st_size == 44
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sizes=st.lists(st.integers(0, 500), max_size=8), rate=st.sampled_from([8000, 16000]))
 def test_file_is_valid_after_every_append(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], rate: int

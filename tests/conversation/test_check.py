@@ -67,7 +67,7 @@ def test_one_fault(text: str, fault: str) -> None:
     assert str(found).startswith(fault)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="openai: states\n\t-[]{},'\"|>&*#%@`?\\x07é", max_size=60))
 def test_any_text_has_faults_or_can_be_loaded(text: str) -> None:
     if not faults(text):

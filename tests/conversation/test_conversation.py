@@ -233,7 +233,7 @@ moves = st.builds(lambda state, said: move(state, **said), states, values)
 arguments = st.one_of(moves, st.text(max_size=20), st.just("{}"))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.lists(st.tuples(names, arguments), max_size=30))
 def test_any_tool_calls_leave_it_in_a_declared_state(calls: list[tuple[str, str]]) -> None:
     conversation = Conversation(PROMPTS)

@@ -475,7 +475,7 @@ def flows(draw: st.DrawFn) -> Flow:
     return Flow({one: draw(st.builds(State, st.just(one), st.just("x"), **state)) for one in names})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(flows())
 def test_any_flow_can_be_drawn(flow: Flow) -> None:
     check_picture(flow)

@@ -98,7 +98,7 @@ FIELDS = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(FIELDS, ANY | NEARLY)
 def test_any_value_is_read_or_refused_and_what_is_kept_reads_to_itself(field: Field, value: Any) -> None:
     try:

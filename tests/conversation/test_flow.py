@@ -554,7 +554,7 @@ def play(flow: Flow, events: list[tuple[Event, float]], answers: random.Random) 
     return visited
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(FLOWS),
     st.lists(st.tuples(EVENTS, st.floats(0, 40)), max_size=60),
@@ -596,7 +596,7 @@ def test_ten_thousand_random_events() -> None:
         assert visited == set(flow.states)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(FLOWS), st.integers(1, 30))
 def test_mistakes_alone_come_to_rest(flow: Flow, count: int) -> None:
     """Tries are bounded: from any state they lead aside, and there they end."""

@@ -98,7 +98,7 @@ def test_tags_make_nothing_but_text() -> None:
     assert words(dated) == {"b": "x"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="openai: states\n\t-[]{},'\"|>&*#%@`?\\x07é", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -75,7 +75,7 @@ def test_what_is_not_understood_is_named_with_its_place(script: str, problem: st
     assert "my.js" in str(caught.value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="module.exports={}:,'\"`+/*\\\n a$;", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -293,7 +293,7 @@ class Rig:
 
     def _bound(self) -> list[int]:
         first, last = self.settings.rtp_ports
-        return [port for port in range(first, last + 1) if not ports.udp_port_free(port)]
+        return sorted(ports.udp_ports_of_this_process() & set(range(first, last + 1)))
 
     def _unexpected(self) -> list[str]:
         found = [f"the event loop was told: {context}" for context in self._loop_errors]

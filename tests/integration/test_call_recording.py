@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asterisk
 CALLER_HZ = 613.0
 AGENT_HZ = 1513.0
 TONE_S = 0.4
-ALIGNED_MS = 40.0
+ALIGNED_MS = 60.0
 
 
 def recordings(folder: Path) -> list[Path]:

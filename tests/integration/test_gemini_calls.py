@@ -228,7 +228,7 @@ async def test_caller_interrupts_gemini(asterisk: AsteriskInstance) -> None:
         frame = (await stage.record.wait("serverContent.interrupted", sent=True)).at
         await stage.wanted()
         answered = time.monotonic()
-        assert_silent(phone.heard_between(frame + 0.06, answered).pcm)
+        assert_silent(phone.heard_between(frame + 0.1, answered).pcm)
         await say(stage)
         await phone.wait_heard(after=answered)
         await phone.wait_silence(200)

@@ -44,10 +44,12 @@ async def test_extensions_with_different_ais_at_the_same_time(asterisk: Asterisk
         phones: list[SipPhone] = []
         for count, (extension, name, hz) in enumerate(CHOICES, 1):
             phones.append(await rig.dial(extension))
+            begun = time.monotonic()
             stage = await greet(rig, count, hz)
             assert type(stage.session) is KINDS[name], extension
             chosen = rig.timelines[count - 1].find("provider.chosen")[0].data
             assert chosen["name"] == name
+            await phones[-1].wait_heard(after=begun)
         await asyncio.gather(*(phone.wait_silence(300) for phone in phones))
         for phone, (extension, _, hz) in zip(phones, CHOICES, strict=True):
             heard = phone.heard().pcm

@@ -114,13 +114,13 @@ async def test_call_is_not_answered_for_an_ai_that_is_not_to_be_had(
 
 async def test_answer_when_ready_lets_it_ring_until_the_ai_is_there(asterisk: AsteriskInstance) -> None:
     async with Rig(asterisk, Script, emulator={"handshake_delay": 0.5}, answer="when_ready") as rig:
-        begun = time.monotonic()
         phone = await rig.dial()
-        assert time.monotonic() - begun >= 0.4
         stage = await rig.stage()
         await stage.wait_for("response.create")
         await say(stage)
         await phone.wait_heard()
+        kinds = [entry.kind for entry in rig.timelines[0]]
+        assert kinds.index("provider.ready") < kinds.index("call.answered")
         await phone.wait_silence(150)
         assert_whole(phone.heard().pcm, ANSWER)
 
@@ -284,7 +284,7 @@ async def test_ai_that_dies_while_it_speaks_is_cut_off_for_the_tone(asterisk: As
         await phone.wait_heard()
         fault = time.monotonic()
         await stage.abort()
-        await hear_fallback(phone, after=fault, timeout=3)
+        await hear_fallback(phone, after=fault)
         assert await rig.ended() == "provider_failed"
 
 

@@ -55,7 +55,7 @@ def test_ticks_come_every_20_ms_at_the_slots_own_time() -> None:
     assert pacer.late_slots == pacer.lost_slots == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(late=st.lists(st.integers(1, CATCH_UP), min_size=1, max_size=30))
 def test_late_ticks_are_all_made_up(late: list[int]) -> None:
     pacer = HandPacer()
@@ -72,7 +72,7 @@ def test_late_ticks_are_all_made_up(late: list[int]) -> None:
     assert pacer.lost_slots == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps=st.lists(st.integers(1, 12) | st.integers(1, 400), min_size=1, max_size=25))
 def test_stalls_are_told_and_never_shift_the_stream(steps: list[int]) -> None:
     pacer = HandPacer()

@@ -133,7 +133,7 @@ def test_large_jump_is_a_new_stream_not_a_loss(jump: int) -> None:
     assert (buffer.counters.resynced, buffer.counters.lost) == (1, 0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     start=st.one_of(st.integers(0, 0xFFFF), st.integers(65400, 65535)),
     lost=st.sets(st.integers(1, 118), max_size=40),
@@ -168,7 +168,7 @@ def test_whatever_the_network_does_the_stream_stays_true(
     assert counters.resynced == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(

@@ -120,7 +120,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(steps, max_size=40))
 def test_no_frame_is_lost_doubled_or_extra(steps: list[tuple[str, float]]) -> None:
     desk = Desk()

@@ -164,7 +164,6 @@ def test_any_interleaving_agrees_with_a_naive_ledger() -> None:
         settings=settings(
             max_examples=80,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )

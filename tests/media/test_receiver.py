@@ -71,7 +71,7 @@ def test_packet_without_payload_is_no_audio() -> None:
     assert sum(map(len, heard)) == 4 * 160
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(

@@ -80,7 +80,7 @@ async def test_late_start_and_holes_are_silence(tmp_path: Path, disk: ThreadPool
     assert loud[75 * FRAME + edge : -edge].all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(jitter=st.lists(st.floats(-0.015, 0.015), min_size=1, max_size=120))
 async def test_jitter_never_tears_a_track(
     tmp_path_factory: pytest.TempPathFactory, jitter: list[float]

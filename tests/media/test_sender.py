@@ -21,7 +21,7 @@ def sender_at(seq: int, timestamp: int) -> RtpSender:
     return sender
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seq=st.integers(0, 0xFFFF) | st.integers(65530, 65535),
     timestamp=st.integers(0, 0xFFFFFFFF) | st.integers(2**32 - 400, 2**32 - 1),

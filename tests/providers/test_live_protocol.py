@@ -151,7 +151,7 @@ def test_small_messages() -> None:
 # --- texts in parts ---
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.text(st.sampled_from("ab.!?。 \n\"'é漢🎈"), min_size=1, max_size=40), min_size=0, max_size=200

@@ -46,7 +46,7 @@ options = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(options)
 def test_session_update_is_one_the_sdk_knows(options: SessionOptions) -> None:
     event = sent(protocol.session_update(options, BRIEF, "ga", "configure"))

@@ -144,7 +144,7 @@ guesses = st.builds(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.binary(max_size=60) | guesses)
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:

@@ -54,7 +54,7 @@ def test_silence_stays_silence(audio: AudioFormat, law: Law) -> None:
     assert np.abs(quiet).max() <= 10  # A-law has no zero: its silence is 8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([16000, 24000]), st.lists(st.integers(0, 1500), max_size=12))
 def test_pieces_cut_anywhere_sound_like_the_whole(rate: int, cuts: list[int]) -> None:
     speech = tone(rate, 0.2, 700)
@@ -87,7 +87,7 @@ def test_restart_leaves_the_caller_alone() -> None:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=50), max_size=10))
 def test_any_bytes_become_whole_samples(pieces: list[bytes]) -> None:
     transcoder = Transcoder(ULAW, up=24000, down=24000)

@@ -36,7 +36,7 @@ def test_a_range_goes_around_what_is_taken() -> None:
     assert last < ports.ASTERISK_RTP[0], "a port that Asterisk may bind at any moment is not free"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", first + 3))
-        found = {ports.free_udp_range(4, first=first, last=last) for _ in range(50)}
+        found = {ports.free_udp_range(4, (first, last)) for _ in range(50)}
     assert found == {(first + 4, first + 7), (first + 6, last)}
 
 
@@ -45,4 +45,4 @@ def test_no_such_range() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", first))
         with pytest.raises(OSError, match=f"no 4 free UDP ports in a row in {first}-{last}"):
-            ports.free_udp_range(4, first=first, last=last)
+            ports.free_udp_range(4, (first, last))

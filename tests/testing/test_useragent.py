@@ -131,7 +131,7 @@ def test_lost_ack_is_repeated_when_the_answer_comes_again() -> None:
     assert len(wire.sent) == 5, "the answer stops with its ACK"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.booleans(), max_size=16))
 def test_call_comes_and_goes_whatever_datagrams_are_lost(lost: list[bool]) -> None:
     # Up to five losses in a row of one message: well within 64 T1.
@@ -278,7 +278,6 @@ def test_transfer_is_asked_for_and_reported() -> None:
     assert (event.request.get("Subscription-State") or "").startswith("terminated")
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 4),
     st.integers(0, 12),

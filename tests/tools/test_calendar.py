@@ -111,7 +111,7 @@ def test_day_that_is_full_is_told(calendar: Calendar) -> None:
     assert calendar.find("any", "any") == at("2026-11-26 09:00")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(*[st.text(max_size=20) | st.from_regex(r"(after|before|noon|one|[0-9:]+| ){1,5}", fullmatch=True)] * 2)
 def test_any_wish_finds_an_open_slot_or_is_told_why_not(day: str, time: str) -> None:
     with TemporaryDirectory() as folder:

@@ -232,10 +232,8 @@ class AsteriskInstance:
         sip_port, ari_port = self._fixed
         self.sip_port = sip_port or ports.free_port(self.sip_bind)
         self.ari_port = ari_port or ports.free_tcp_port()
-        self.peer_port = ports.free_port()
-        self.rtp_range = ports.free_udp_range(
-            _RTP_PORTS, first=ports.ASTERISK_RTP[0], last=ports.ASTERISK_RTP[1]
-        )
+        self.peer_port, _ = ports.free_udp_range(2, ports.LATER)
+        self.rtp_range = ports.free_udp_range(_RTP_PORTS, ports.ASTERISK_RTP)
 
     def _make_run_dir(self) -> None:
         if self._given_run_dir is None:

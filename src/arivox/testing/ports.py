@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 _LOOPBACK = "127.0.0.1"
 ASTERISK_RTP: Final = (27000, 32767)
 """Where our Asterisk has its RTP ports, which it binds call by call: until then they look free."""
+LATER: Final = (15000, 19999)
+"""Ports that are chosen long before they are bound: nothing falls into them by chance."""
+VARIABLE: Final = "ARIVOX_TESTING_UDP_PORTS"
+"""FIRST-LAST, for test runs side by side: what one of them is about to bind looks free to the other."""
+_RANGE: Final = "20000-26999"
 
 
 def free_tcp_port(host: str = _LOOPBACK) -> int:
@@ -47,17 +55,32 @@ def free_port(host: str = _LOOPBACK) -> int:
             return port
 
 
-def free_udp_range(size: int, *, first: int = 20000, last: int = ASTERISK_RTP[0] - 1) -> tuple[int, int]:
+def free_udp_range(size: int, among: tuple[int, int] | None = None) -> tuple[int, int]:
     """Return the bounds, both inside, of ``size`` UDP ports that begin at an even one and are free now.
 
-    They lie in ``first`` to ``last``, below Linux's ephemeral ports and those of our Asterisk, so that no
-    other socket falls into them by chance. Raises OSError where no such range is found.
+    They lie in ``among``; without it in a range below Linux's ephemeral ports and those of our Asterisk, so
+    that no other socket falls into them by chance. Raises OSError where no such range is found.
     """
+    if among is None:
+        low, _, high = os.environ.get(VARIABLE, _RANGE).partition("-")
+        among = int(low), int(high)
+    first, last = among
     starts = list(range(first + first % 2, last - size + 2, 2))
     for start in random.sample(starts, len(starts)):
         if all(udp_port_free(port) for port in range(start, start + size)):
             return start, start + size - 1
     raise OSError(f"no {size} free UDP ports in a row in {first}-{last} on {_LOOPBACK}")
+
+
+def udp_ports_of_this_process() -> set[int]:
+    """Return the UDP ports (IPv4) that this process has bound, from ``/proc``."""
+    descriptors = Path("/proc/self/fd")
+    ours = set()
+    for descriptor in descriptors.iterdir():
+        with suppress(OSError):  # closed meanwhile
+            ours.add(os.readlink(descriptor))
+    rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in ours}
 
 
 def _binds(probe: socket.socket, host: str, port: int) -> bool:
