@@ -208,7 +208,7 @@ async def test_another_listener_takes_the_application(asterisk: AsteriskInstance
 
 @asynccontextmanager
 async def pretender(
-    answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]], timeout_s: float = 5.0
 ) -> AsyncIterator[AriClient]:
     """Yield a client of a server that gives every request to ``answer``."""
     app = web.Application()
@@ -219,7 +219,7 @@ async def pretender(
     try:
         await site.start()
         port = runner.addresses[0][1]
-        async with AriClient(f"http://127.0.0.1:{port}", "user", "hidden", APP, timeout_s=0.3) as ari:
+        async with AriClient(f"http://127.0.0.1:{port}", "user", "hidden", APP, timeout_s=timeout_s) as ari:
             yield ari
     finally:
         await runner.cleanup()
@@ -248,7 +248,7 @@ async def test_slow_server_is_given_up() -> None:
         await asyncio.sleep(60)
         raise AssertionError
 
-    async with pretender(never) as ari:
+    async with pretender(never, timeout_s=0.3) as ari:
 
         async def judge(name: str, request: Callable[[AriClient], Awaitable[Any]]) -> None:
             begun = time.monotonic()

@@ -379,7 +379,7 @@ def test_the_talker_keeps_its_pace(run: Callable[..., None]) -> None:
             audio = b"".join(base64.b64decode(frame.event["delta"]) for frame in deltas)
             assert audio == sound.marks(ULAW, 2000)
             assert len(deltas) == 40
-            assert deltas[-1].at - deltas[0].at == pytest.approx(0.39, abs=0.1)
+            assert deltas[-1].at - deltas[0].at > 0.38, "2 s at five times their speed, less one piece"
 
     run(main())
 

@@ -198,7 +198,7 @@ class Counter:
     def tick(self, now: float) -> None:
         self.lateness.append(time.monotonic() - now)
         self._left -= 1
-        if not self._left:
+        if self._left <= 0:
             self.done.set()
 
     def stalled(self, ticks: int) -> None:

@@ -56,7 +56,9 @@ async def test_over_loopback_with_the_real_pacer() -> None:
         assert (await far.arrived.get()).payload == SILENCE
         playout.push("item", b"\x10" * 800)
         link.wake()
-        packets = [await far.arrived.get() for _ in range(8)]
+        while (first := await far.arrived.get()).payload == SILENCE:
+            pass  # of the time before
+        packets = [first] + [await far.arrived.get() for _ in range(7)]
         voice = [packet for packet in packets if packet.payload == b"\x10" * 160]
         assert len(voice) == 5
         assert voice[0].marker

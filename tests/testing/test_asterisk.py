@@ -23,6 +23,7 @@ from arivox.errors import AsteriskError, SettingsError
 from arivox.testing import asterisk_config, asterisk_modules, ports, signal
 from arivox.testing.asterisk import AsteriskInstance, find_or_fetch
 from arivox.testing.asterisk_install import Installation
+from arivox.testing.child import alive
 from arivox.testing.phone import SipPhone
 
 
@@ -43,14 +44,6 @@ def ping(instance: AsteriskInstance, password: str | None = None) -> int:
     with contextlib.closing(connection):
         connection.request("GET", "/ari/asterisk/ping", headers={"Authorization": f"Basic {token}"})
         return connection.getresponse().status
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:

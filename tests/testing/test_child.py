@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from arivox.testing.child import Child
+from arivox.testing.child import Child, alive
 
 STUBBORN = """
 import signal, time
@@ -18,7 +18,7 @@ time.sleep(60)
 """
 PARENT = """
 import os, pathlib, signal, sys, time
-from arivox.testing.child import Child
+from arivox.testing.child import Child, alive
 output = pathlib.Path(sys.argv[1])
 child = Child([sys.executable, "-c", "import time; print('runs', flush=True); time.sleep(60)"], output=output)
 while "runs" not in output.read_text():
@@ -26,10 +26,6 @@ while "runs" not in output.read_text():
 print(child.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def exists(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def test_output_and_exit_status(tmp_path: Path) -> None:
@@ -42,10 +38,10 @@ def test_output_and_exit_status(tmp_path: Path) -> None:
 def test_stop_ends_it(tmp_path: Path) -> None:
     child = Child([sys.executable, "-c", "import time; time.sleep(60)"], output=tmp_path / "out")
     assert child.exit_status is None
-    assert exists(child.pid)
+    assert alive(child.pid)
     child.stop()
     assert child.exit_status == -signal.SIGTERM
-    assert not exists(child.pid)
+    assert not alive(child.pid)
     child.stop()
 
 
@@ -78,6 +74,6 @@ def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     assert parent.returncode == -signal.SIGKILL
     pid = int(parent.stdout)
     deadline = time.monotonic() + 10
-    while exists(pid) and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]:
+    while alive(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -19,6 +19,7 @@ from arivox.testing import signal, talker
 from arivox.testing.mediasocket import MediaSocket
 from arivox.testing.pacer import Pacer
 from arivox.testing.phone import AnswerPlan, SipPhone
+from arivox.testing.recording import PATIENT_MS
 
 NOWHERE = ("127.0.0.1", 9)
 FREQ = 1013.0
@@ -46,10 +47,12 @@ async def test_what_one_says_the_other_hears(alice: SipPhone, bob: SipPhone) -> 
     left = await utterance.done()
     assert utterance.first_packet_at is not None
     assert 0 <= arrived - utterance.first_packet_at < 0.02
-    assert left - utterance.first_packet_at == pytest.approx(0.58, abs=0.02)
+    # The pacer knows how far a busy machine held it up.
+    late = Pacer.running().worst_lateness_s
+    assert left - utterance.first_packet_at == pytest.approx(0.58, abs=0.02 + late)
     assert await bob.wait_silence(60) - left < 0.02
     await alice.hangup()
-    heard = bob.heard()
+    heard = bob.heard(PATIENT_MS)
     ((start, end),) = signal.active_segments(heard.pcm)
     sound = heard.pcm[round(start * 8) + 8 : round(end * 8) - 8]
     assert end - start == pytest.approx(600, abs=1)
@@ -189,7 +192,7 @@ async def test_damage_on_purpose_is_what_arrives(alice: SipPhone, bob: SipPhone)
     first = alice.sent[0].sequence
     order = [packet.sequence - first & 0xFFFF for packet in bob.received]
     assert order[:11] == [0, 1, 2, 4, 5, 5, 6, 8, 7, 9, 10]
-    assert bob.heard().missing() == [(60.0, 20.0)]
+    assert bob.heard(PATIENT_MS).missing() == [(60.0, 20.0)]
     assert alice.said().missing() == []
 
 
@@ -239,11 +242,13 @@ async def test_arrival_is_told_by_the_kernel_not_by_the_reader() -> None:
 async def test_pacer_serves_several_periods_and_stops_with_its_last_user() -> None:
     pacer = Pacer.running()
     counts = {10: 0, 20: 0, 40: 0}
+    seen: dict[int, int] = {}
     done = asyncio.Event()
 
     def count(period: int) -> None:
         counts[period] += 1
-        if counts[40] == 5:
+        if counts[40] == 5 and not seen:
+            seen.update(counts)
             done.set()
 
     subscriptions = [pacer.subscribe(lambda p=period: count(p), period) for period in counts]  # type: ignore[misc]
@@ -251,8 +256,8 @@ async def test_pacer_serves_several_periods_and_stops_with_its_last_user() -> No
     for subscription in subscriptions:
         subscription.close()
         subscription.close()
-    assert counts[20] in (8, 9), "in four periods of 40 ms"
-    assert counts[10] in (16, 17)
+    assert seen[20] in (8, 9), "in four periods of 40 ms"
+    assert seen[10] in (16, 17)
     with pytest.raises(ValueError, match="7 ms"):
         pacer.subscribe(lambda: None, 7)
 
@@ -269,7 +274,7 @@ def test_phones_work_on_uvloop() -> None:
             assert await alice.call("bob") == 200
             await alice.play(signal.tone(FREQ, 0.2)).done()
             await bob.wait_silence(40)
-            ((start, end),) = signal.active_segments(bob.heard().pcm)
+            ((start, end),) = signal.active_segments(bob.heard(PATIENT_MS).pcm)
             assert end - start == pytest.approx(200, abs=1)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -12,6 +12,7 @@ from arivox.testing import phone as phones
 from arivox.testing import signal
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.phone import SipPhone
+from arivox.testing.recording import PATIENT_MS
 
 pytestmark = pytest.mark.asterisk
 
@@ -47,7 +48,7 @@ async def hear_own_tone(phone: SipPhone, freq: float, seconds: float = 1.0) -> N
     await phone.wait_heard()
     await said.done()
     await phone.wait_silence(60)
-    heard = phone.heard()
+    heard = phone.heard(PATIENT_MS)
     assert heard.missing() == []
     ((start, end),) = signal.active_segments(heard.pcm)
     sound = heard.pcm[round(start * 8) + 8 : round(end * 8) - 8]
@@ -193,7 +194,7 @@ async def hear_own_tone_after_pause(phone: SipPhone) -> None:
     arrived = await phone.wait_heard()
     await said.done()
     await phone.wait_silence(60)
-    heard = phone.heard_between(arrived, arrived + 0.39)
+    heard = phone.heard_between(arrived, arrived + 0.39, PATIENT_MS)
     assert signal.dropouts(heard.pcm, 1013) == []
 
 
@@ -211,7 +212,7 @@ async def test_ten_phones_hear_themselves_and_nobody_else(server: tuple[str, int
     in_call: list[tuple[float, SipPhone]] = []
     await asyncio.gather(*(talk(freq) for freq in freqs))
     for freq, phone in in_call:
-        heard = phone.heard()
+        heard = phone.heard(PATIENT_MS)
         ((start, end),) = signal.active_segments(heard.pcm)
         sound = heard.pcm[round(start * 8) + 8 : round(end * 8) - 8]
         assert end - start == pytest.approx(2000, abs=1)

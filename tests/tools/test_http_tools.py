@@ -51,8 +51,8 @@ class Shop:
 
     async def _talk_on(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             while True:
                 await response.write(self.body)
                 await asyncio.sleep(0.001)
@@ -293,8 +293,9 @@ async def test_answer_that_trickles_is_given_up(shop: Shop) -> None:
     shop.endless, shop.body = True, b"x"
     with pytest.raises(TimeoutError):
         await use(Endpoint("x", "X", shop.url, timeout_s=0.05))
-    async with asyncio.timeout(5):
-        await shop.left.wait()
+    if shop.seen:  # a busy machine may give up before it has asked
+        async with asyncio.timeout(5):
+            await shop.left.wait()
 
 
 async def test_small_answer_that_unpacks_to_a_large_one_is_too_long(shop: Shop) -> None:

@@ -60,7 +60,9 @@ async def test_result_is_json_and_on_the_timeline_with_its_time() -> None:
     assert json.loads(result.output) == {"known": {"k": "v"}}
     started, ended = bench.timeline.find("tool.started") + bench.timeline.find("tool")
     assert started.data == {"name": "own", "arguments": '{"a":"b"}'}
-    assert (ended.data["output"], ended.data["ms"]) == (result.output, 0)
+    assert ended.data["output"] == result.output
+    assert isinstance(ended.data["ms"], int)
+    assert 0 <= ended.data["ms"] < 5000
     assert SECRET not in json.dumps(bench.timeline.as_dict())
 
 

@@ -20,6 +20,15 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+def alive(pid: int) -> bool:
+    """Return whether a process runs. One that has ended and that nobody has asked for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # the latter between its opening and its reading
+        return False
+    return state != "Z"
+
+
 class Child:
     """A running program, killed by the kernel as soon as this process is gone. Safe from any thread."""
 

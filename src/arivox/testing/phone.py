@@ -266,7 +266,7 @@ class SipPhone(Listener):
 
     def said(self) -> Recording:
         """Return all that was said in this call, before any impairment."""
-        return recording.lay_out(self.sent)
+        return recording.lay_out(self.sent, recording.PATIENT_MS)
 
     def save_wav(self, path: Path | str) -> None:
         """Write the call to a stereo WAV file: left what was said, right what was heard, aligned in time."""

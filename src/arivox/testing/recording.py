@@ -20,6 +20,8 @@ from arivox.testing.sdp import LAWS
 from arivox.testing.signal import FLOOR_DB, level_dbfs
 
 RATE: Final = 8000
+PATIENT_MS: Final = 2000.0
+"""A jitter buffer for which no busy machine is too late: for what was said, and not when."""
 _HEADER: Final = struct.Struct("!BBHII")
 
 
