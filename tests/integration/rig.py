@@ -86,6 +86,7 @@ class Rig:
 
     async def __aenter__(self) -> Self:
         self._before = asyncio.all_tasks()
+        self._statuses_before = len(self._statuses())
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self._loop_errors.append(context))
         structlog.configure(
             processors=[
@@ -246,12 +247,16 @@ class Rig:
         return await asyncio.to_thread(self.asterisk.cli, command)
 
     async def status_of(self) -> str:
-        """Return the ARIVOX_STATUS that the dialplan saw last."""
-        lines = [line for line in self.asterisk.full_log().splitlines() if "ARIVOX_STATUS=" in line]
-        seen = [line.rpartition("ARIVOX_STATUS=")[2].split()[0] for line in lines if "NoOp(" in line]
-        return seen[-1] if seen else ""
+        """Return the ARIVOX_STATUS that the dialplan saw last, once it has seen one."""
+        # Asterisk's log is written in its own time.
+        await until(lambda: len(self._statuses()) > self._statuses_before, "the status in Asterisk's log")
+        return self._statuses()[-1]
 
     # --- inside ---
+
+    def _statuses(self) -> list[str]:
+        lines = [line for line in self.asterisk.full_log().splitlines() if "ARIVOX_STATUS=" in line]
+        return [line.rpartition("ARIVOX_STATUS=")[2].split()[0] for line in lines if "NoOp(" in line]
 
     def _watch(self, timeline: Timeline, entry: Entry) -> None:
         if timeline not in self.timelines:
