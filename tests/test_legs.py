@@ -23,6 +23,7 @@ class FakeAri:
     def __init__(self, **fails: AsteriskError) -> None:
         self.asked: list[str] = []
         self.fails = fails
+        self.deaf: dict[str, int] = {}  # so many requests are lost
         self.made = asyncio.Event()
         self.made.set()
 
@@ -30,6 +31,9 @@ class FakeAri:
         self.asked.append(" ".join((verb, *names)))
         if error := self.fails.pop(verb, None):
             raise error
+        if self.deaf.get(verb):
+            self.deaf[verb] -= 1
+            raise LOST
 
     async def remove_from_bridge(self, bridge_id: str, channel_id: str) -> None:
         self._do("remove", channel_id)
@@ -132,19 +136,35 @@ async def test_dialling_broken_off_hangs_up_what_is_being_dialled() -> None:
     await asyncio.sleep(0)
     assert desk.ari.asked == []
     desk.ari.made.set()
-    assert await dropping
+    await dropping
     assert desk.ari.asked == [f"dial {OUT}", f"hang up {OUT}"]
     assert desk.entered.cancelled()
 
 
-async def test_dialled_party_that_cannot_be_hung_up_is_told_of() -> None:
-    desk = Desk(**{"hang up": LOST})
+@pytest.mark.parametrize("lost", [1, 2, 3])
+async def test_dialled_party_is_hung_up_before_the_caller_comes_back(lost: int) -> None:
+    """In the bridge they would hear each other, and the agent."""
+    desk = Desk()
     dialling = asyncio.create_task(desk.dial())
     desk.entered.set_result(Channel(OUT))
     assert await dialling == "answered"
     assert desk.legs.out_made
-    assert not await desk.legs.drop()
-    assert await desk.legs.drop(), "there is nobody any more, as far as we know"
+    await desk.legs.hold("music", "default")
+    desk.ari.deaf["hang up"] = lost
+    await desk.legs.take_back()
+    assert desk.ari.asked[2:] == ["music", *[f"hang up {OUT}"] * min(lost + 1, 3), "stop music", "add caller"]
+    assert desk.legs.untidy == (lost == 3), "somebody else must see to it"
+
+
+async def test_caller_who_is_gone_is_left_where_they_are() -> None:
+    """They may be in another call by now."""
+    desk = Desk()
+    await desk.legs.hold("ringing", "default")
+    desk.legs.caller_gone()
+    asked = list(desk.ari.asked)
+    await desk.legs.stop_ringing()
+    await desk.legs.take_back()
+    assert desk.ari.asked == asked
 
 
 async def test_dialled_party_that_left_is_no_leg() -> None:
@@ -155,5 +175,5 @@ async def test_dialled_party_that_left_is_no_leg() -> None:
     desk.legs.leg_gone(OUT, 17)
     assert await dialling == "busy"
     assert not desk.legs.out_made
-    assert await desk.legs.drop()
+    await desk.legs.drop()
     assert desk.ari.asked == [f"dial {OUT}"]

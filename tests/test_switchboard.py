@@ -30,26 +30,26 @@ class FakeAri:
     def __init__(self) -> None:
         self.let = asyncio.Event()
         self.here = [CALLER.id]
-        self.members: list[str] = []  # of any bridge
+        self.bridged: dict[str, list[str]] = {}
         self.lists = 0
         self.stale = 0  # so many lists hold those who have left
         self.sent_on: list[str] = []
         self.hung_up: list[str] = []
         self.destroyed: list[str] = []
         self.away = 0  # so many requests fail
+        self.stuck: set[str] = set()  # nothing can be done about these
 
     async def application(self) -> Application:
         self.lists += 1
         listed = [CALLER.id] if self.lists <= self.stale else list(self.here)
         await self.let.wait()
-        bridges = ["arivox-00000002"] if self.members else []
-        return Application("arivox", channel_ids=listed, bridge_ids=bridges)
+        return Application("arivox", channel_ids=listed)
+
+    async def bridges(self) -> list[Bridge]:
+        return [Bridge(one, channels=list(members)) for one, members in self.bridged.items()]
 
     async def channel(self, channel_id: str) -> Channel:
         return Channel(channel_id, state="Up", dialplan=CALLER.dialplan)
-
-    async def bridge(self, bridge_id: str) -> Bridge:
-        return Bridge(bridge_id, channels=list(self.members))
 
     async def set_variable(self, channel_id: str, name: str, value: str) -> None:
         pass
@@ -62,8 +62,11 @@ class FakeAri:
 
     async def destroy_bridge(self, bridge_id: str) -> None:
         self._do(self.destroyed, bridge_id)
+        self.bridged.pop(bridge_id, None)
 
     def _do(self, done: list[str], name: str) -> None:
+        if name in self.stuck:
+            raise AsteriskError("no answer in time")
         if self.away:
             self.away -= 1
             raise AsteriskError("no answer in time")
@@ -80,7 +83,7 @@ class FakeCall:
 
     def __init__(self, channel: Channel, args: Sequence[str], number: int) -> None:
         self.id = str(number)
-        self.bridge_id = f"arivox-1000000{number}"
+        self.bridge_id = f"arivox-1{number:07d}"
         self.media_id = f"{self.bridge_id}-media"
         self.leg_ids: tuple[str, ...] = ()
         self.channel = channel
@@ -287,13 +290,31 @@ async def test_caller_who_came_back_unheard_is_served(over: str) -> None:
     await desk.served(2)
 
 
-async def test_caller_whose_entry_is_heard_of_late_is_served_once() -> None:
+async def test_caller_who_came_back_unheard_while_their_call_winds_up_is_served() -> None:
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    (call,) = desk.calls
+    call.released = True
+    desk.ari.let.set()
+    desk.board.on_up()
+    while desk.ari.lists < 5:
+        await asyncio.sleep(0)
+    assert desk.calls == [call]
+    call.over.set()
+    await desk.served(2)
+
+
+async def test_caller_whose_entry_is_heard_of_late_is_served_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But what is heard of later than that is another entry."""
+    monkeypatch.setattr(module, "_LATE_S", 3600.0)
     desk = Desk()
     desk.ari.let.set()
     desk.board.on_up()
     await desk.served(1)
     desk.board.on_event(ENTERS)
     assert [call.gone for call in desk.calls] == [[]]
+    desk.board.on_event(ENTERS)
+    assert [call.gone for call in desk.calls] == [["caller"], []]
 
 
 async def test_shut_down_sends_on_who_comes_in_the_middle_of_it() -> None:
@@ -312,17 +333,24 @@ PAIR = "arivox-00000002"
 OUT = Channel(f"{PAIR}-out1")
 
 
-async def test_pair_that_cannot_be_looked_into_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asterisk goes away in the middle of the answer: a bridge that nobody knows may hold two who talk."""
+def talking(*members: str) -> Desk:
+    """Return a desk beside which these talk in a bridge; nobody here knows of it."""
     desk = Desk()
-    desk.ari.here = desk.ari.members = ["1.9", OUT.id]
+    desk.ari.here = list(members)
+    desk.ari.bridged[PAIR] = list(members)
+    desk.ari.let.set()
+    return desk
 
-    async def bridge(bridge_id: str) -> Any:
+
+async def test_pair_is_not_cut_for_want_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asterisk goes away in the middle of it."""
+    desk = talking("1.9", OUT.id)
+
+    async def bridges() -> list[Bridge]:
         desk.board.on_down()
         raise AsteriskError("no answer in time")
 
-    monkeypatch.setattr(desk.ari, "bridge", bridge)
-    desk.ari.let.set()
+    monkeypatch.setattr(desk.ari, "bridges", bridges)
     desk.board.on_up()
     await desk.settle()
     assert desk.ari.hung_up == desk.ari.destroyed == []
@@ -330,9 +358,7 @@ async def test_pair_that_cannot_be_looked_into_is_not_cut(monkeypatch: pytest.Mo
 
 
 async def test_pair_is_found_again() -> None:
-    desk = Desk()
-    desk.ari.here = desk.ari.members = [CALLER.id, OUT.id]
-    desk.ari.let.set()
+    desk = talking(CALLER.id, OUT.id)
     desk.board.on_up()
     await desk.settle()
     assert desk.board.pairs == 1
@@ -342,21 +368,27 @@ async def test_pair_is_found_again() -> None:
     assert (desk.ari.hung_up, desk.ari.destroyed) == ([CALLER.id], [PAIR])
 
 
+async def test_agent_who_talks_to_a_colleague_is_no_pair() -> None:
+    desk = talking(f"{PAIR}-media", OUT.id)
+    desk.board.on_up()
+    await desk.settle()
+    assert desk.board.pairs == 0
+    assert set(desk.ari.hung_up) == {f"{PAIR}-media", OUT.id}
+    assert desk.ari.destroyed == [PAIR]
+
+
 async def test_pair_of_whom_one_leaves_while_it_is_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knew of the pair when the event came: the other one would be alone for ever."""
-    desk = Desk()
-    desk.ari.here = [CALLER.id, OUT.id]
-    desk.ari.members = [CALLER.id, OUT.id]
+    desk = talking(CALLER.id, OUT.id)
+    ask = desk.ari.application
 
-    async def bridge(bridge_id: str) -> Bridge:
-        found = Bridge(bridge_id, channels=list(desk.ari.members))
-        if OUT.id in desk.ari.members:
-            desk.ari.members.remove(OUT.id)
+    async def application() -> Application:
+        answer = await ask()
+        if desk.ari.lists == 2:
             desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
-        return found
+        return answer
 
-    monkeypatch.setattr(desk.ari, "bridge", bridge)
-    desk.ari.let.set()
+    monkeypatch.setattr(desk.ari, "application", application)
     desk.board.on_up()
     await desk.settle()
     assert desk.board.pairs == 0
@@ -376,8 +408,56 @@ async def test_pair_connected_while_the_list_is_on_its_way_is_not_cut() -> None:
     assert desk.ari.hung_up == []
 
 
+async def test_pair_that_both_left_unheard() -> None:
+    """One of them was redirected, and is somewhere else in Asterisk now: they are not ours to hang up."""
+    desk = Desk()
+    desk.board.connect(PAIR, OUT.id, CALLER.id)
+    desk.ari.here.clear()
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.settle()
+    assert desk.board.pairs == 0
+    assert desk.ari.hung_up == []
+
+
+async def test_caller_who_comes_back_has_left_their_pair() -> None:
+    desk = Desk()
+    desk.board.connect(PAIR, CALLER.id, OUT.id)
+    desk.board.on_event(ENTERS)
+    await desk.settle(but=1)
+    assert desk.ari.hung_up == [OUT.id]
+    assert desk.board.pairs == 0
+    desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
+    await desk.settle(but=1)
+    assert desk.calls[0].gone == []
+
+
+async def test_one_left_of_a_pair_who_comes_back_is_not_hung_up() -> None:
+    desk = Desk()
+    desk.board.connect(PAIR, CALLER.id, OUT.id)
+    desk.ari.stuck.add(CALLER.id)
+    desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
+    await asyncio.sleep(0)
+    desk.board.on_event(LEAVES)
+    desk.ari.stuck.clear()
+    desk.board.on_event(ENTERS)
+    await desk.settle(but=1)
+    assert desk.ari.hung_up == []
+
+
+async def test_shut_down_does_not_wait_for_an_asterisk_that_is_away() -> None:
+    desk = Desk()
+    desk.board.connect(PAIR, CALLER.id, OUT.id)
+    desk.ari.stuck.add(CALLER.id)
+    desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
+    with structlog.testing.capture_logs() as log:
+        await desk.board.shut_down(5.0)
+    assert [line for line in log if line["log_level"] == "error"] == []
+
+
 async def test_one_left_of_a_pair_is_hung_up_however_long_it_takes() -> None:
     desk = Desk()
+    desk.board.connected.set()
     desk.board.connect(PAIR, CALLER.id, OUT.id)
     desk.ari.away = 3
     desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
@@ -436,16 +516,55 @@ async def test_channel_that_entered_unheard() -> None:
     assert call.gone == []
 
 
-async def test_what_an_untidy_call_left_is_taken_down() -> None:
-    """An empty bridge stands in no list."""
-    desk = Desk()
-    desk.board.on_event(ENTERS)
-    desk.calls[0].untidy = True
+async def test_what_untidy_calls_left_is_taken_down_once() -> None:
+    desk = Desk(max_calls=50)
+    desk.board.on_up()
+    for number in range(40):
+        caller = Channel(f"2.{number}", dialplan=CALLER.dialplan)
+        desk.board.on_event(StasisStart(timestamp="", args=[], channel=caller))
+    for call in desk.calls:
+        call.untidy = True
+        desk.ari.bridged[call.bridge_id] = []
+        call.over.set()
     desk.ari.here.clear()
     desk.ari.let.set()
-    desk.calls[0].over.set()
     await desk.settle()
-    assert desk.ari.destroyed == []
+    assert sorted(desk.ari.destroyed) == sorted(call.bridge_id for call in desk.calls)
+    assert desk.ari.lists <= 6
+
+
+async def test_channel_that_cannot_be_hung_up_keeps_no_caller_waiting() -> None:
+    desk = Desk()
+    orphan = f"{PAIR}-media"
+    desk.ari.here = [orphan, CALLER.id]
+    desk.ari.stuck.add(orphan)
+    desk.ari.let.set()
     desk.board.on_up()
-    await desk.settle()
-    assert desk.ari.destroyed == [desk.calls[0].bridge_id]
+    await desk.served(1)
+    desk.board.on_down()
+
+
+async def test_colleague_whom_nobody_waits_for_any_more_is_hung_up() -> None:
+    """They answered unheard, after they had been given up."""
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    (call,) = desk.calls
+    out = f"{call.bridge_id}-out1"
+    desk.ari.here.append(out)
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.settle(but=1)
+    assert desk.ari.hung_up == [out]
+
+
+async def test_caller_and_legs_that_are_gone_together_have_hung_up() -> None:
+    """So an Asterisk that was restarted looks: the call ends for the first that it is told of."""
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    (call,) = desk.calls
+    call.leg_ids = (call.media_id,)
+    desk.ari.here.clear()
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.settle(but=1)
+    assert call.gone == ["caller", call.media_id]

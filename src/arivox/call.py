@@ -21,7 +21,7 @@ import structlog
 from arivox.actions import Actions, Notes
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
-from arivox.asterisk.persist import attempt, persist
+from arivox.asterisk.persist import attempt, insist
 from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.audio.g711 import Law, decode, encode
 from arivox.audio.level import Leveller
@@ -112,8 +112,7 @@ class Call:
         self._ari = context.ari
         self._started = time.monotonic()
         self._ended: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
-        self.untidy = False
-        """Something of it may be left in Asterisk."""
+        self._untidy = False
         self._caller_present = True  # in the application, as far as we know
         self._released = False
         self._talking = False  # the media path was up
@@ -187,6 +186,7 @@ class Call:
         """Hear that the caller's channel left: there is nobody to speak to."""
         self._caller_present = False
         self._gone.set()
+        self.legs.caller_gone()
         # Who was let go leaves too, and that may be heard of first.
         self.end(EndReason.TRANSFERRED if self._released else EndReason.CALLER_HANGUP)
 
@@ -213,7 +213,7 @@ class Call:
 
     @property
     def leg_ids(self) -> tuple[str, ...]:
-        """Return the channels that we made and that the call cannot go on without."""
+        """Return the channels of ours that Asterisk must have."""
         media = (self.media_id,) if self._talking else ()
         return (*media, self.legs.out_id) if self.legs.out_made else media
 
@@ -477,6 +477,11 @@ class Call:
         """Return whether the caller's channel is no longer ours."""
         return self._released or not self._caller_present
 
+    @property
+    def untidy(self) -> bool:
+        """Return whether something of it may be left in Asterisk."""
+        return self._untidy or self.legs.untidy
+
     def _let_go(self, gone: bool) -> None:
         """Hear that the caller is no longer ours, but a colleague's or the dialplan's; or is ours again."""
         self._released = gone
@@ -502,8 +507,7 @@ class Call:
             if self._exchange is not None:
                 await self._exchange.stop_tools()
             if not self._connected:
-                if not await self.legs.drop():
-                    self.untidy = True
+                await self.legs.drop()
                 await self._try("take the bridge down", self._ari.destroy_bridge(self.bridge_id))
             await self._try("take the media channel down", self._ari.hang_up(self.media_id))
             if self._link is not None:
@@ -559,11 +563,12 @@ class Call:
 
     async def _insist(self, what: str, request: Callable[[], Awaitable[None]]) -> None:
         """Make a request until Asterisk has heard it: without it the caller would sit in silence."""
-        await self._try(what, persist(what, request, lambda: self._caller_present))
+        if not await insist(what, request, lambda: self._caller_present):
+            self._untidy = True
 
     async def _try(self, what: str, request: Awaitable[None]) -> None:
         if not await attempt(what, request):
-            self.untidy = True
+            self._untidy = True
 
     def _log_end(self, reason: EndReason) -> None:
         counters: dict[str, Any] = {}

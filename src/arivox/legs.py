@@ -26,10 +26,11 @@ Sound = Literal["music", "ringing"]
 _BUSY: Final = frozenset({17})
 _NO_ANSWER: Final = frozenset({0, 16, 18, 19, 20, 21, 31, 102})
 _MARGIN_S: Final = 3.0  # Asterisk itself gives up after the time to ring
+_HANG_UPS: Final = 3
 
 
 class Legs:
-    """The legs of one call. Every verb raises AsteriskError, but those that clean up."""
+    """The legs of one call. Every verb but ``drop`` raises AsteriskError."""
 
     def __init__(
         self,
@@ -41,6 +42,9 @@ class Legs:
         self.bridge_id = f"arivox-{call_id}"
         self.media_id = f"arivox-{call_id}-media"
         self.on_hold = False
+        self.untidy = False
+        """Somebody who was dialled could not be hung up."""
+        self._caller_gone = False
         self._media_away = False
         self._ari = ari
         self._channel = channel
@@ -61,7 +65,7 @@ class Legs:
     def out_made(self) -> bool:
         """Return whether Asterisk has made that channel."""
         made = self._out_made
-        return bool(self._out and made is not None and made.done() and not made.exception())
+        return bool(self._out and made and made.done() and not made.cancelled() and not made.exception())
 
     async def hold(self, sound: Sound, music: str) -> None:
         """Take the caller out of the bridge, and let them hear something meanwhile."""
@@ -79,7 +83,7 @@ class Legs:
 
     async def unhold(self) -> None:
         """Bring the caller back into the bridge."""
-        if not self.on_hold:
+        if not self.on_hold or self._caller_gone:
             return
         if self._ringing:
             await self.stop_ringing()
@@ -90,9 +94,13 @@ class Legs:
 
     async def stop_ringing(self) -> None:
         """Stop what the caller hears while somebody is dialled; until then they cannot be sent anywhere."""
-        if self._ringing:
+        if self._ringing and not self._caller_gone:
             await self._gone_is_fine(self._ari.stop_playback(self._ringing))
             self._ringing = ""
+
+    def caller_gone(self) -> None:
+        """Hear that the caller left: wherever they are now, nothing is to be done to them."""
+        self._caller_gone = True
 
     async def take_back(self) -> None:
         """Let the caller and the AI hear each other again, whatever was under way."""
@@ -160,14 +168,18 @@ class Legs:
         await self._ari.add_to_bridge(self.bridge_id, self._out)
         await self.unhold()
 
-    async def drop(self) -> bool:
-        """Hang up who was dialled, if anybody. Return whether nobody is left."""
+    async def drop(self) -> None:
+        """Hang up who was dialled, if anybody. Where that fails, ``untidy`` is set."""
         out, self._out = self._out, ""
         if not out:
-            return True
+            return
         if self._out_made is not None and not self._out_made.done():
             await asyncio.wait([self._out_made])  # to hang up must not overtake it
-        return await attempt("hang the dialled party up", self._ari.hang_up(out))
+        # More than once: in the bridge they would hear what is not for them.
+        for _ in range(_HANG_UPS):
+            if await attempt("hang the dialled party up", self._ari.hang_up(out)):
+                return
+        self.untidy = True
 
     async def send_dtmf(self, digits: str) -> None:
         """Press keys towards the caller's side."""
@@ -182,5 +194,5 @@ class Legs:
 
 def _made(request: asyncio.Future[Channel]) -> None:
     # Nobody else may be left to hear of it.
-    if error := request.exception():
+    if not request.cancelled() and (error := request.exception()):
         log.debug("nobody was dialled", error=str(error))

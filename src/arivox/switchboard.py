@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,6 @@ import structlog
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import (
     AnyEvent,
-    Application,
     Channel,
     ChannelDestroyed,
     ChannelDtmfReceived,
@@ -27,7 +26,7 @@ from arivox.asterisk.messages import (
     StasisEnd,
     StasisStart,
 )
-from arivox.asterisk.persist import attempt, persist
+from arivox.asterisk.persist import insist, persist
 from arivox.backoff import delays
 from arivox.call import Call
 from arivox.ending import STATUS_VARIABLE, EndReason
@@ -39,12 +38,13 @@ _OURS: Final = re.compile(r"(arivox-[0-9a-f]{8})(-media|-out\d+)?$")
 _OUT: Final = re.compile(r"arivox-[0-9a-f]{8}-out\d+$")
 # The other half of a Local channel that we dialled: it ends with ours.
 _FAR_HALF: Final = re.compile(r"arivox-[0-9a-f]{8}-out\d+;2$")
-_REMEMBERED: Final = 256
+_REMEMBERED: Final = 1024
 # What has just begun or ended may stand in one of two lists, or its event may be on the way.
 _BETWEEN_LISTS_S: Final = 0.3
 # Asterisk answers before it lets a channel go, and may list it for a moment.
 _LEAVING_S: Final = 1.0
 _LOOK_AGAIN_S: Final = 1.0
+_LATE_S: Final = 1.0  # an event may come so much later than a list
 _BREAK_OFF_S: Final = 3.0
 
 NewCall = Callable[[Channel, Sequence[str]], Call]
@@ -58,6 +58,15 @@ class _Pair:
     channel_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What Asterisk holds of ours."""
+
+    channel_ids: frozenset[str]
+    bridges: dict[str, tuple[str, ...]]
+    """Who is in them."""
+
+
 class Switchboard:
     """Finds the call of each event. Give its methods to ``AriClient.listen``."""
 
@@ -69,15 +78,15 @@ class Switchboard:
         self._by_name: dict[str, Call] = {}  # by what the names of its bridge and channels begin with
         self._pairs: dict[str, _Pair] = {}  # by both channels
         self._expected: dict[str, asyncio.Future[Channel]] = {}
-        # Media channels of calls that have just ended: their last events may still be on the way.
+        # Calls that have just ended, by what the names begin with: their last events may be on the way.
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
-        # Calls of which something may be left, by what the names begin with.
-        self._untidy: set[str] = set()
-        # Callers whom Asterisk is being told to let go, and when others left or were let go.
+        # Channels that Asterisk is being told to let go, and when others left or were let go.
         self._leaving: set[str] = set()
         self._left_at: dict[str, float] = {}
-        self._adopted: set[str] = set()  # callers whose entry we may hear of yet
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._adopted_at: dict[str, float] = {}  # callers whose entry we may hear of yet
+        self._comparing = False
+        self._compare_again = False
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._shutting_down = False
         self._call_ended = asyncio.Event()
         self.connected = asyncio.Event()
@@ -132,7 +141,7 @@ class Switchboard:
             await asyncio.wait(self._tasks, timeout=left_s)
         left = set(self._tasks)
         for task in left:
-            log.error("a call did not end in time", task=task.get_name())
+            log.error("something did not end in time", task=task.get_name())
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=_BREAK_OFF_S)
@@ -143,7 +152,7 @@ class Switchboard:
         """Reconcile with Asterisk: while we were away it replayed nothing."""
         log.info("connected to Asterisk", ari_url=self._ari.url, app=self._ari.app)
         self.connected.set()
-        self._spawn(self._reconcile(), "reconcile")
+        self._reconcile()
 
     def on_down(self) -> None:
         """Remember that events are missing. Calls and their audio go on without them."""
@@ -176,28 +185,29 @@ class Switchboard:
                 expected.set_result(channel)
         elif _OUT.match(channel.id):
             # Answered at the moment when it was given up.
-            self._spawn(self._sweep_channel(channel.id), f"sweep {channel.id}")
+            self._sweep(channel.id)
         elif _OURS.match(channel.id):
             if self._known_end(channel.id):
                 # Made after its call had ended, or before: then it is being hung up.
-                self._spawn(self._hang_up(channel.id), f"hang up {channel.id}")
+                self._sweep(channel.id, known=True)
             elif self._owner(channel.id) is None:
-                self._spawn(self._sweep_channel(channel.id), f"sweep {channel.id}")
+                self._sweep(channel.id)
         else:
             call = self._calls.get(channel.id)
-            if call is not None and not call.released and channel.id in self._adopted:
-                self._adopted.discard(channel.id)
+            adopted_at = self._adopted_at.pop(channel.id, 0.0)
+            if call is not None and not call.released and time.monotonic() - adopted_at < _LATE_S:
                 return  # this is the entry after which we found them
+            # They come back, by a transfer or a dialplan that tries again: their earlier stay is over.
             if call is not None:
-                # They come back, by a transfer or a dialplan that tries again: their earlier stay is over.
                 call.caller_gone()
+            if (pair := self._pairs.get(channel.id)) is not None:
+                self._part(pair, {channel.id})
             self._admit(channel, args)
 
     def _left(self, channel: Channel, cause: int | None) -> None:
-        if not _OURS.match(channel.id):
-            self._note_left(channel.id)
+        self._note_left(channel.id)
         if (pair := self._pairs.get(channel.id)) is not None:
-            self._part(pair, channel.id)
+            self._part(pair, {channel.id})
         if (call := self._calls.get(channel.id)) is not None:
             call.caller_gone()
         elif (call := self._owner(channel.id)) is not None and (
@@ -221,19 +231,28 @@ class Switchboard:
         ours = _OURS.match(name)
         return ours is not None and ours[1] in self._ended
 
-    def _part(self, pair: _Pair, left: str) -> None:
-        """One of two who talked with each other has hung up."""
+    def _part(self, pair: _Pair, left: Collection[str]) -> None:
+        """Hang up who is left of two who talked with each other."""
         for channel_id in pair.channel_ids:
             self._pairs.pop(channel_id, None)
-        others = [channel_id for channel_id in pair.channel_ids if channel_id != left]
+        others = [channel_id for channel_id in pair.channel_ids if channel_id not in left]
         log.info("a transferred call is over", bridge=pair.bridge_id)
         self._spawn(self._take_down(pair.bridge_id, others), f"part {pair.bridge_id}")
 
     async def _take_down(self, bridge_id: str, channel_ids: Sequence[str]) -> None:
+        began = time.monotonic()
         for channel_id in channel_ids:
+            # Asterisk would hang up a channel that has left the application, too.
+            here = partial(self._stays, channel_id, began)
             with self._letting_go(channel_id):
-                await self._see_to("hang up who is left", partial(self._ari.hang_up, channel_id))
-        await self._see_to("take a bridge down", lambda: self._ari.destroy_bridge(bridge_id))
+                await insist("hang up who is left", partial(self._ari.hang_up, channel_id), here)
+        await self._destroy(bridge_id)
+
+    def _stays(self, channel_id: str, since: float) -> bool:
+        """Return whether a channel has not left, and it is worth while to insist on something for it."""
+        if self._shutting_down and not self.connected.is_set():
+            return False
+        return self._left_at.get(channel_id, 0.0) < since
 
     def _admit(self, channel: Channel, args: Sequence[str]) -> None:
         others = len(self._calls.keys() - {channel.id})
@@ -254,15 +273,12 @@ class Switchboard:
         finally:
             if self._calls.get(call.channel.id) is call:
                 del self._calls[call.channel.id]
-                self._adopted.discard(call.channel.id)
                 self._note_left(call.channel.id)
             self._call_ended.set()
             self._by_name.pop(call.bridge_id, None)
             self._ended.append(call.bridge_id)
-            if call.untidy:
-                self._untidy.add(call.bridge_id)
-                if self.connected.is_set():
-                    self._spawn(self._reconcile(), "reconcile")
+            if call.untidy and self.connected.is_set():
+                self._reconcile()
             for name in [name for name in self._expected if name.startswith(call.bridge_id)]:
                 self._expected.pop(name).cancel()
 
@@ -271,11 +287,10 @@ class Switchboard:
             return (call := self._calls.get(channel_id)) is None or call.released
 
         say_why = partial(self._ari.set_variable, channel_id, STATUS_VARIABLE, reason.value)
+        send_on = partial(self._ari.continue_in_dialplan, channel_id)
         with self._letting_go(channel_id):
-            await self._see_to("set the status", say_why, wanted)
-            await self._see_to(
-                "go on in the dialplan", partial(self._ari.continue_in_dialplan, channel_id), wanted
-            )
+            await insist("set the status", say_why, wanted)
+            await insist("go on in the dialplan", send_on, wanted)
 
     @contextmanager
     def _letting_go(self, channel_id: str) -> Iterator[None]:
@@ -286,16 +301,24 @@ class Switchboard:
             self._leaving.discard(channel_id)
             self._note_left(channel_id)
 
-    async def _see_to(
-        self, what: str, ask: Callable[[], Awaitable[None]], wanted: Callable[[], bool] = lambda: True
-    ) -> None:
-        await attempt(what, persist(what, ask, wanted))
-
     # --- what Asterisk holds ---
 
-    async def _reconcile(self) -> None:
-        while await self._compare():
-            await asyncio.sleep(_LOOK_AGAIN_S)
+    def _reconcile(self) -> None:
+        """Compare notes with Asterisk; once more, if that is under way."""
+        self._compare_again = True
+        if not self._comparing:
+            self._comparing = True
+            self._spawn(self._compare_all(), "reconcile")
+
+    async def _compare_all(self) -> None:
+        try:
+            while self._compare_again:
+                self._compare_again = False
+                if await self._compare():
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+                    self._compare_again = True
+        finally:
+            self._comparing = False
 
     async def _compare(self) -> bool:
         """Put right what we know by what Asterisk holds. Return whether to do it again.
@@ -306,58 +329,54 @@ class Switchboard:
         calls, pairs = dict(self._calls), set(self._pairs.values())
         legs = [(call, leg_id) for call in calls.values() for leg_id in call.leg_ids]
         first = await self._held()
-        if first is None:
-            return False  # the next connection asks again
-        known = {*calls, *(leg_id for _, leg_id in legs), *self._pairs}
-        orphaned = self._orphaned({*first.bridge_ids, *self._untidy})
-        if known == set(first.channel_ids) and not orphaned and known.isdisjoint(self._expected):
-            return False
+        if first is None or self._agrees(first, calls, legs):
+            return False  # without an answer the next connection asks again
         await asyncio.sleep(_BETWEEN_LISTS_S)
         asked = time.monotonic()
         second = await self._held()
         if second is None:
             return False
-        for bridge_id in self._orphaned({*second.bridge_ids, *self._untidy}):
-            if not await self._find_pair(bridge_id):
-                return False
-        listed = {*first.channel_ids, *second.channel_ids}
+        listed = first.channel_ids | second.channel_ids
         self._miss(listed, calls, pairs, legs)
+        self._find_pairs(second, asked)
         in_doubt = False
-        for channel_id in second.channel_ids:
-            if channel_id not in first.channel_ids or channel_id in self._pairs:
-                continue
+        for channel_id in sorted(first.channel_ids & second.channel_ids - self._pairs.keys()):
             if _OURS.match(channel_id):
-                if channel_id in self._expected:
-                    self._spawn(self._enter_late(channel_id), f"enter {channel_id}")
-                elif self._known_end(channel_id):
-                    await self._hang_up(channel_id)  # it may be on its way out
-                elif self._owner(channel_id) is None:
-                    await self._sweep_channel(channel_id)
-            elif self._unserved(channel_id) and not _FAR_HALF.match(channel_id):
-                if self._left_at.get(channel_id, 0.0) > asked - _LEAVING_S:
-                    in_doubt = True
-                else:
+                self._account_for(channel_id)
+            elif not _FAR_HALF.match(channel_id) and channel_id not in self._leaving:
+                call = self._calls.get(channel_id)
+                if call is None and self._left_at.get(channel_id, 0.0) < asked - _LEAVING_S:
                     self._spawn(self._adopt(channel_id, asked), f"adopt {channel_id}")
-        for bridge_id in self._orphaned({*second.bridge_ids, *self._untidy}):
+                elif call is None or call.released:
+                    in_doubt = True  # on their way out, or back unheard
+        for bridge_id in self._orphaned(second) & self._orphaned(first):
             log.warning("sweeping an orphaned bridge", bridge=bridge_id)
-            destroy = partial(self._ari.destroy_bridge, bridge_id)
-            await self._see_to("sweep a bridge", destroy, self.connected.is_set)
-            if self.connected.is_set():
-                self._untidy.discard(bridge_id)
+            self._spawn_once(partial(self._destroy, bridge_id), f"sweep {bridge_id}")
         return in_doubt
 
-    async def _held(self) -> Application | None:
+    async def _held(self) -> _Held | None:
         """Return what Asterisk holds; None when it is away."""
         # Unlike ``persist`` after refusals too: nobody else would find who was left.
         for delay in delays(0.2, 5.0):
             try:
-                return await self._ari.application()
+                bridges = await self._ari.bridges()
+                channel_ids = frozenset((await self._ari.application()).channel_ids)
             except ArivoxError as error:
                 log.error("could not ask Asterisk for our calls; trying again", error=str(error))
+            else:
+                return _Held(
+                    channel_ids, {one.id: tuple(one.channels) for one in bridges if _OURS.match(one.id)}
+                )
             await asyncio.sleep(delay)
             if not self.connected.is_set():
                 break
         return None
+
+    def _agrees(self, held: _Held, calls: Mapping[str, Call], legs: Sequence[tuple[Call, str]]) -> bool:
+        """Return whether Asterisk holds what we know of, and nothing else."""
+        callers = {channel_id for channel_id, call in calls.items() if not call.released}
+        known = {*callers, *(leg_id for _, leg_id in legs), *self._pairs}
+        return known == held.channel_ids and known.isdisjoint(self._expected) and not self._orphaned(held)
 
     def _miss(
         self,
@@ -368,54 +387,46 @@ class Switchboard:
     ) -> None:
         """Take those for gone who were there before, and whom Asterisk does not list."""
         for pair in pairs:
-            left = next((one for one in pair.channel_ids if one not in listed), None)
-            if left is not None and self._pairs.get(pair.channel_ids[0]) is pair:
+            left = {one for one in pair.channel_ids if one not in listed}
+            if left and self._pairs.get(pair.channel_ids[0]) is pair:
                 self._part(pair, left)
-        for call, leg_id in legs:
-            if leg_id not in listed:
-                call.leg_gone(leg_id, 0)
         for channel_id, call in calls.items():
             if channel_id not in listed:
                 if not call.released:
                     log.info("a caller left while Asterisk was out of reach", call=call.id)
                 call.caller_gone()
+        for call, leg_id in legs:
+            if leg_id not in listed:
+                call.leg_gone(leg_id, 0)
 
-    def _orphaned(self, bridge_ids: Iterable[str]) -> list[str]:
+    def _orphaned(self, held: _Held) -> set[str]:
         """Return those of our bridges that belong to no call, and in which nobody talks as far as we know."""
         talking = {pair.bridge_id for pair in self._pairs.values()}
-        ours = (bridge_id for bridge_id in bridge_ids if _OURS.match(bridge_id))
-        return [one for one in ours if self._owner(one) is None and one not in talking]
+        return {one for one in held.bridges.keys() - talking if self._owner(one) is None}
 
-    async def _find_pair(self, bridge_id: str) -> bool:
-        """Take a bridge over in which a caller still talks to whom they were transferred to.
+    def _find_pairs(self, held: _Held, asked: float) -> None:
+        """Take bridges over in which a caller still talks to whom they were transferred to."""
+        for bridge_id in self._orphaned(held):
+            members = held.bridges[bridge_id]
+            ours = [member for member in members if _OURS.match(member)]
+            # With our media channel it is the AI that talks to a colleague: nobody goes on with that.
+            if len(members) != 2 or len(ours) != 1 or not _OUT.match(ours[0]):
+                continue
+            log.info("a transferred call goes on", bridge=bridge_id)
+            self.connect(bridge_id, *members)
+            # One who left since then was told of when nobody knew of the pair.
+            if left := {one for one in members if self._left_at.get(one, 0.0) >= asked}:
+                self._part(self._pairs[members[0]], left)
 
-        Return whether it is known now what the bridge is: to take it for an orphan would cut them off.
-        """
-        known, members = await self._members(bridge_id)
-        ours = [member for member in members if _OURS.match(member)]
-        # With our media channel it is the AI that talks to a colleague: nobody goes on with that.
-        if len(members) != 2 or len(ours) != 1 or not _OUT.match(ours[0]):
-            return known
-        log.info("a transferred call goes on", bridge=bridge_id)
-        self.connect(bridge_id, *members)
-        # From now on it is heard of when one of them leaves; one may have left before that.
-        pair = self._pairs[members[0]]
-        known, still = await self._members(bridge_id)
-        left = next((member for member in members if member not in still), None)
-        if known and left is not None and self._pairs.get(left) is pair:
-            self._part(pair, left)
-        return known
-
-    async def _members(self, bridge_id: str) -> tuple[bool, Sequence[str]]:
-        """Return whether Asterisk says who is in a bridge, and who. In one that is gone nobody is."""
-        try:
-            bridge = await persist(
-                "look into a bridge", lambda: self._ari.bridge(bridge_id), self.connected.is_set
-            )
-        except ArivoxError as error:
-            log.debug("a bridge is gone", bridge=bridge_id, error=str(error))
-            return True, ()
-        return (False, ()) if bridge is None else (True, bridge.channels)
+    def _account_for(self, channel_id: str) -> None:
+        """See to a channel of ours that Asterisk holds."""
+        call = self._owner(channel_id)
+        if channel_id in self._expected:
+            self._spawn_once(partial(self._enter_late, channel_id), f"enter {channel_id}")
+        elif self._known_end(channel_id):
+            self._sweep(channel_id, known=True)  # it may be on its way out
+        elif call is None or (_OUT.match(channel_id) and channel_id not in call.leg_ids):
+            self._sweep(channel_id)
 
     async def _look_for(self, channel_id: str) -> Channel | None:
         """Return a channel; None when it is gone, or Asterisk away."""
@@ -437,30 +448,36 @@ class Switchboard:
     async def _adopt(self, channel_id: str, asked: float) -> None:
         """Serve a caller who waits in the application and whom nobody serves."""
         channel = await self._look_for(channel_id)
-        if channel is None or not self._unserved(channel_id) or self._left_at.get(channel_id, 0.0) > asked:
+        if channel is None or channel_id in self._calls or channel_id in self._leaving:
+            return
+        if self._left_at.get(channel_id, 0.0) >= asked:
             return
         log.warning("a caller was left alone; serving them", channel=channel.id)
+        self._adopted_at[channel_id] = time.monotonic()
         self._admit(channel, channel.dialplan.stasis_args)
-        if channel_id in self._calls:
-            self._adopted.add(channel_id)
 
-    def _unserved(self, channel_id: str) -> bool:
-        return channel_id not in self._calls and channel_id not in self._leaving
-
-    async def _sweep_channel(self, channel_id: str) -> None:
-        log.warning("sweeping an orphaned channel", channel=channel_id)
-        await self._hang_up(channel_id)
-
-    async def _hang_up(self, channel_id: str) -> None:
+    def _sweep(self, channel_id: str, *, known: bool = False) -> None:
+        """Hang up a channel of ours that nobody needs. ``known``: it is no surprise."""
+        if not known:
+            log.warning("sweeping an orphaned channel", channel=channel_id)
         # Without a connection nobody insists: the next one sweeps what is left.
-        await self._see_to("hang up", lambda: self._ari.hang_up(channel_id), self.connected.is_set)
+        hang_up = partial(self._ari.hang_up, channel_id)
+        self._spawn_once(partial(insist, "hang up", hang_up, self.connected.is_set), f"sweep {channel_id}")
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    async def _destroy(self, bridge_id: str) -> None:
+        destroy = partial(self._ari.destroy_bridge, bridge_id)
+        await insist("take a bridge down", destroy, self.connected.is_set)
+
+    def _spawn_once(self, work: Callable[[], Coroutine[Any, Any, Any]], name: str) -> None:
+        if not any(task.get_name() == name for task in self._tasks):
+            self._spawn(work(), name)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the switchboard failed", task=task.get_name(), exc_info=error)

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 _LONGEST: Final = 16_000
 """Characters of a result that an AI is told."""
 _CLOSE_S: Final = 15.0
-"""Longer than an action takes to bring the caller back."""
+"""Longer than an action takes to bring the caller back, where Asterisk answers."""
 
 
 @dataclass(frozen=True, slots=True)

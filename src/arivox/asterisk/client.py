@@ -256,9 +256,9 @@ class AriClient:
         """Take a channel out of a bridge."""
         await self._request("POST", f"bridges/{bridge_id}/removeChannel", {"channel": channel_id})
 
-    async def bridge(self, bridge_id: str) -> Bridge:
-        """Return a bridge. Raises ChannelGoneError."""
-        return messages.parse(await self._request("GET", f"bridges/{bridge_id}"), Bridge)
+    async def bridges(self) -> list[Bridge]:
+        """Return all bridges of Asterisk, and who is in them."""
+        return messages.parse(await self._request("GET", "bridges"), list[Bridge])
 
     async def destroy_bridge(self, bridge_id: str) -> None:
         """Destroy a bridge; its channels stay."""

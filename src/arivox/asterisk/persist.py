@@ -36,7 +36,7 @@ async def persist(what: str, ask: Callable[[], Awaitable[T]], wanted: Callable[[
 
 
 async def attempt(what: str, request: Awaitable[object]) -> bool:
-    """Make a request for the end of something. Return whether it is done, or had ended by itself."""
+    """Make a request that may fail. Return whether it is done, or what it is about had ended by itself."""
     try:
         await request
     except ChannelGoneError:
@@ -45,3 +45,8 @@ async def attempt(what: str, request: Awaitable[object]) -> bool:
         log.warning("a request to Asterisk failed", what=what, error=str(error))
         return False
     return True
+
+
+async def insist(what: str, ask: Callable[[], Awaitable[object]], wanted: Callable[[], bool]) -> bool:
+    """``persist``, and log a refusal instead of raising it. Return whether nothing was refused."""
+    return await attempt(what, persist(what, ask, wanted))
