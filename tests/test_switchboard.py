@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import repeat
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +87,7 @@ class FakeCall:
         self.bridge_id = f"arivox-1{number:07d}"
         self.media_id = f"{self.bridge_id}-media"
         self.leg_ids: tuple[str, ...] = ()
+        self.legs = SimpleNamespace(out_id="")
         self.channel = channel
         self.args = tuple(args)
         self.over = asyncio.Event()
@@ -555,6 +557,18 @@ async def test_colleague_whom_nobody_waits_for_any_more_is_hung_up() -> None:
     desk.board.on_up()
     await desk.settle(but=1)
     assert desk.ari.hung_up == [out]
+
+
+async def test_colleague_who_answers_before_the_request_to_dial_is_answered_stays() -> None:
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    (call,) = desk.calls
+    call.legs.out_id = f"{call.bridge_id}-out1"
+    desk.ari.here.append(call.legs.out_id)
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.settle(but=1)
+    assert desk.ari.hung_up == []
 
 
 async def test_caller_and_legs_that_are_gone_together_have_hung_up() -> None:

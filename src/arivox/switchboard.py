@@ -425,7 +425,7 @@ class Switchboard:
             self._spawn_once(partial(self._enter_late, channel_id), f"enter {channel_id}")
         elif self._known_end(channel_id):
             self._sweep(channel_id, known=True)  # it may be on its way out
-        elif call is None or (_OUT.match(channel_id) and channel_id not in call.leg_ids):
+        elif call is None or (_OUT.match(channel_id) and channel_id != call.legs.out_id):
             self._sweep(channel_id)
 
     async def _look_for(self, channel_id: str) -> Channel | None:
