@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from hearing import RATE, hear_fallback, milliwatt_seconds, sounding
@@ -151,9 +152,9 @@ async def test_sound_of_a_failure_holds_no_caller(asterisk: AsteriskInstance) ->
 
 @asynccontextmanager
 async def program(
-    asterisk: AsteriskInstance, emulator: EmulatorServer
+    asterisk: AsteriskInstance, emulator: EmulatorServer, folder: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """``arivox run`` as a process of its own, which is ready; killed at the end if it still runs."""
+    """``arivox run`` in a folder as a process of its own, which is ready; killed at the end if it still runs."""
     first, last = ports.free_udp_range(40)
     own = {
         "ARI_URL": asterisk.ari_url,
@@ -165,8 +166,9 @@ async def program(
         "RTP_SERVER_PORT": str(first),
         "RTP_SERVER_PORT_LAST": str(last),
     }
+    command = (sys.executable, "-m", "arivox", "run")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "arivox", "run", env=os.environ | own, stderr=asyncio.subprocess.PIPE
+        *command, cwd=folder, env=os.environ | own, stderr=asyncio.subprocess.PIPE
     )
     try:
         assert process.stderr is not None
@@ -183,12 +185,14 @@ async def program(
         await process.communicate()
 
 
-async def test_restarted_service_sweeps_and_serves_what_a_killed_one_left(asterisk: AsteriskInstance) -> None:
+async def test_restarted_service_sweeps_and_serves_what_a_killed_one_left(
+    asterisk: AsteriskInstance, tmp_path: Path
+) -> None:
     async with (
         EmulatorServer(SteadyEcho) as emulator,
         SipPhone(("127.0.0.1", asterisk.sip_port), user="leftover") as phone,
     ):
-        async with program(asterisk, emulator) as process:
+        async with program(asterisk, emulator, tmp_path) as process:
             assert await phone.call("710") == 200  # Stasis(arivox,provider=openai)
             await phone.wait_heard(predicate=lambda pcm: len(pcm) > 0)
             phone.play(signal.tone(HZ, 0.3))
