@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from arivox import legs as module
 from arivox.asterisk.messages import Channel
 from arivox.destination import Destination
 from arivox.errors import AsteriskError, ChannelGoneError
@@ -24,6 +25,7 @@ class FakeAri:
         self.asked: list[str] = []
         self.fails = fails
         self.deaf: dict[str, int] = {}  # so many requests are lost
+        self.held: asyncio.Event | None = None  # answers wait for it
         self.made = asyncio.Event()
         self.made.set()
 
@@ -46,6 +48,7 @@ class FakeAri:
 
     async def stop_music(self, channel_id: str) -> None:
         self._do("stop music")
+        await self._wait()
 
     async def play(self, channel_id: str, media: str, playback_id: str) -> None:
         self._do("play", media, playback_id)
@@ -60,6 +63,11 @@ class FakeAri:
 
     async def hang_up(self, channel_id: str) -> None:
         self._do("hang up", channel_id)
+        await self._wait()
+
+    async def _wait(self) -> None:
+        if self.held is not None:
+            await self.held.wait()
 
 
 class Desk:
@@ -142,7 +150,9 @@ async def test_dialling_broken_off_hangs_up_what_is_being_dialled() -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
-async def test_dialled_party_is_hung_up_before_the_caller_comes_back(lost: int) -> None:
+async def test_dialled_party_is_hung_up_before_the_caller_comes_back(
+    lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the bridge they would hear each other, and the agent."""
     desk = Desk()
     dialling = asyncio.create_task(desk.dial())
@@ -151,9 +161,39 @@ async def test_dialled_party_is_hung_up_before_the_caller_comes_back(lost: int) 
     assert desk.legs.out_made
     await desk.legs.hold("music", "default")
     desk.ari.deaf["hang up"] = lost
+    monkeypatch.setattr(module, "_HANG_UP_PAUSES_S", (0.0, 0.0, 0.0))
     await desk.legs.take_back()
-    assert desk.ari.asked[2:] == ["music", *[f"hang up {OUT}"] * min(lost + 1, 3), "stop music", "add caller"]
+    tries = [f"hang up {OUT}"] * min(lost + 1, 3)
+    parted = [f"remove {OUT}"] if lost == 3 else []
+    assert desk.ari.asked[2:] == ["music", *tries, *parted, "stop music", "add caller"]
     assert desk.legs.untidy == (lost == 3), "somebody else must see to it"
+
+
+async def test_hang_up_that_is_broken_off_leaves_it_to_somebody_else() -> None:
+    desk = Desk()
+    dialling = asyncio.create_task(desk.dial())
+    desk.entered.set_result(Channel(OUT))
+    await dialling
+    desk.ari.held = asyncio.Event()
+    dropping = asyncio.create_task(desk.legs.drop())
+    await asyncio.sleep(0)
+    dropping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dropping
+    assert desk.legs.untidy
+
+
+async def test_caller_who_leaves_in_the_middle_is_left_where_they_are() -> None:
+    desk = Desk()
+    await desk.legs.hold("music", "default")
+    desk.ari.held = asyncio.Event()
+    taking = asyncio.create_task(desk.legs.take_back())
+    while desk.ari.asked[-1] != "stop music":
+        await asyncio.sleep(0)
+    desk.legs.caller_gone()
+    desk.ari.held.set()
+    await taking
+    assert desk.ari.asked[-1] == "stop music"
 
 
 async def test_caller_who_is_gone_is_left_where_they_are() -> None:

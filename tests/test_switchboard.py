@@ -32,6 +32,7 @@ class FakeAri:
         self.let = asyncio.Event()
         self.here = [CALLER.id]
         self.bridged: dict[str, list[str]] = {}
+        self.foreign: list[Bridge] = []
         self.lists = 0
         self.stale = 0  # so many lists hold those who have left
         self.sent_on: list[str] = []
@@ -47,7 +48,8 @@ class FakeAri:
         return Application("arivox", channel_ids=listed)
 
     async def bridges(self) -> list[Bridge]:
-        return [Bridge(one, channels=list(members)) for one, members in self.bridged.items()]
+        ours = [Bridge(one, self.app, channels=list(members)) for one, members in self.bridged.items()]
+        return [*ours, *self.foreign]
 
     async def channel(self, channel_id: str) -> Channel:
         return Channel(channel_id, state="Up", dialplan=CALLER.dialplan)
@@ -447,6 +449,21 @@ async def test_one_left_of_a_pair_who_comes_back_is_not_hung_up() -> None:
     assert desk.ari.hung_up == []
 
 
+async def test_end_of_a_transferred_call_is_no_leave() -> None:
+    """Its caller stays, as one of a pair; the other one has just hung up, and Asterisk is slow."""
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    desk.board.connect(PAIR, CALLER.id, OUT.id)
+    desk.ari.stuck.add(CALLER.id)
+    desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
+    await asyncio.sleep(0)
+    desk.calls[0].over.set()
+    await desk.settle(but=1)
+    desk.ari.stuck.clear()
+    await desk.settle()
+    assert desk.ari.hung_up == [CALLER.id]
+
+
 async def test_shut_down_does_not_wait_for_an_asterisk_that_is_away() -> None:
     desk = Desk()
     desk.board.connect(PAIR, CALLER.id, OUT.id)
@@ -533,6 +550,19 @@ async def test_what_untidy_calls_left_is_taken_down_once() -> None:
     await desk.settle()
     assert sorted(desk.ari.destroyed) == sorted(call.bridge_id for call in desk.calls)
     assert desk.ari.lists <= 6
+
+
+@pytest.mark.parametrize("members", [["9.1", "arivox-deadbeef-media"], ["9.1", "arivox-deadbeef-out1"], []])
+async def test_bridges_of_another_arivox_are_left_alone(members: list[str]) -> None:
+    desk = Desk()
+    desk.ari.foreign.append(Bridge("arivox-deadbeef", "arivox-2", channels=members))
+    desk.ari.here = [f"{PAIR}-media"]
+    desk.ari.let.set()
+    for _ in range(2):
+        desk.board.on_up()
+        await desk.settle()
+    assert (desk.ari.destroyed, desk.board.pairs) == ([], 0)
+    assert set(desk.ari.hung_up) == {f"{PAIR}-media"}
 
 
 async def test_channel_that_cannot_be_hung_up_keeps_no_caller_waiting() -> None:

@@ -26,7 +26,7 @@ Sound = Literal["music", "ringing"]
 _BUSY: Final = frozenset({17})
 _NO_ANSWER: Final = frozenset({0, 16, 18, 19, 20, 21, 31, 102})
 _MARGIN_S: Final = 3.0  # Asterisk itself gives up after the time to ring
-_HANG_UPS: Final = 3
+_HANG_UP_PAUSES_S: Final = (0.2, 0.5, 0.0)
 
 
 class Legs:
@@ -74,6 +74,8 @@ class Legs:
         # Before the requests: Asterisk may do what it never answers.
         self.on_hold = True
         await self._ari.remove_from_bridge(self.bridge_id, self._channel.id)
+        if self._caller_gone:
+            return
         if sound == "music":
             await self._ari.start_music(self._channel.id, music)
         else:
@@ -89,8 +91,9 @@ class Legs:
             await self.stop_ringing()
         else:
             await self._gone_is_fine(self._ari.stop_music(self._channel.id))
-        await self._ari.add_to_bridge(self.bridge_id, self._channel.id)
-        self.on_hold = False
+        if not self._caller_gone:  # they may have come back meanwhile, into another call
+            await self._ari.add_to_bridge(self.bridge_id, self._channel.id)
+            self.on_hold = False
 
     async def stop_ringing(self) -> None:
         """Stop what the caller hears while somebody is dialled; until then they cannot be sent anywhere."""
@@ -169,17 +172,20 @@ class Legs:
         await self.unhold()
 
     async def drop(self) -> None:
-        """Hang up who was dialled, if anybody. Where that fails, ``untidy`` is set."""
+        """Hang up who was dialled, if anybody. Where that fails, or is broken off, ``untidy`` is set."""
         out, self._out = self._out, ""
         if not out:
             return
+        untidy, self.untidy = self.untidy, True
         if self._out_made is not None and not self._out_made.done():
             await asyncio.wait([self._out_made])  # to hang up must not overtake it
         # More than once: in the bridge they would hear what is not for them.
-        for _ in range(_HANG_UPS):
+        for pause in _HANG_UP_PAUSES_S:
             if await attempt("hang the dialled party up", self._ari.hang_up(out)):
+                self.untidy = untidy
                 return
-        self.untidy = True
+            await asyncio.sleep(pause)
+        await attempt("part the dialled party", self._ari.remove_from_bridge(self.bridge_id, out))
 
     async def send_dtmf(self, digits: str) -> None:
         """Press keys towards the caller's side."""

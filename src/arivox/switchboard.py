@@ -273,7 +273,9 @@ class Switchboard:
         finally:
             if self._calls.get(call.channel.id) is call:
                 del self._calls[call.channel.id]
-                self._note_left(call.channel.id)
+                # Who was transferred has not left, but stays as one of a pair.
+                if call.channel.id not in self._pairs.keys() | self._leaving:
+                    self._note_left(call.channel.id)
             self._call_ended.set()
             self._by_name.pop(call.bridge_id, None)
             self._ended.append(call.bridge_id)
@@ -364,9 +366,8 @@ class Switchboard:
             except ArivoxError as error:
                 log.error("could not ask Asterisk for our calls; trying again", error=str(error))
             else:
-                return _Held(
-                    channel_ids, {one.id: tuple(one.channels) for one in bridges if _OURS.match(one.id)}
-                )
+                ours = [one for one in bridges if one.name == self._ari.app and _OURS.match(one.id)]
+                return _Held(channel_ids, {one.id: tuple(one.channels) for one in ours})
             await asyncio.sleep(delay)
             if not self.connected.is_set():
                 break

@@ -154,7 +154,7 @@ async def test_sound_of_a_failure_holds_no_caller(asterisk: AsteriskInstance) ->
 async def program(
     asterisk: AsteriskInstance, emulator: EmulatorServer, folder: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """``arivox run`` in a folder as a process of its own, which is ready; killed at the end if it still runs."""
+    """``arivox run`` in a folder, as a process of its own, once it is ready; killed at the end."""
     first, last = ports.free_udp_range(40)
     own = {
         "ARI_URL": asterisk.ari_url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from arivox.asterisk.messages import Application
 from arivox.emulator import sound
 from arivox.emulator.script import Script, Stage
 from arivox.errors import AsteriskError
+from arivox.service import Service
+from arivox.testing import signal
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.marked import MarkedStream
 
@@ -70,6 +73,26 @@ async def test_notes_are_compared_again_when_asterisk_fails(asterisk: AsteriskIn
         await until(lambda: answers == [2], "the third attempt")
         assert phone.state == "up"
         assert len(rig.logged("could not ask Asterisk")) == 2
+
+
+async def test_second_arivox_on_one_asterisk_leaves_the_calls_of_the_first_alone(
+    asterisk: AsteriskInstance,
+) -> None:
+    """It compares notes with Asterisk, which has bridges that are none of its own."""
+    async with Rig(asterisk, SteadyEcho) as rig:
+        phone = await rig.dial()
+        await phone.wait_heard(predicate=lambda pcm: len(pcm) > 0)
+        other = Service(replace(rig.settings, ari_app_name="second"))
+        running = asyncio.create_task(other.run())
+        await other.switchboard.connected.wait()
+        await rig.reconciled()
+        other.stop()
+        await running
+        begun = time.monotonic()
+        phone.play(signal.tone(613.0, 0.3))
+        await phone.wait_heard(after=begun)
+        await phone.hangup()
+        assert await rig.ended() == "caller_hangup"
 
 
 async def test_caller_who_comes_back_is_served_again(asterisk: AsteriskInstance) -> None:

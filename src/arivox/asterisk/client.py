@@ -244,8 +244,8 @@ class AriClient:
         return messages.parse(await self._request("POST", "channels/externalMedia", query), Channel)
 
     async def create_bridge(self, bridge_id: str) -> Bridge:
-        """Create a two-party bridge."""
-        query = {"type": "mixing", "name": bridge_id}
+        """Create a two-party bridge. Its name tells whose it is: other applications have bridges, too."""
+        query = {"type": "mixing", "name": self.app}
         return messages.parse(await self._request("POST", f"bridges/{bridge_id}", query), Bridge)
 
     async def add_to_bridge(self, bridge_id: str, *channel_ids: str) -> None:

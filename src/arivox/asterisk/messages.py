@@ -61,6 +61,7 @@ class Bridge(msgspec.Struct, frozen=True):
     """What joins legs."""
 
     id: str
+    name: str = ""
     technology: str = ""
     channels: list[str] = []
 
