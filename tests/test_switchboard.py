@@ -464,6 +464,52 @@ async def test_end_of_a_transferred_call_is_no_leave() -> None:
     assert desk.ari.hung_up == [CALLER.id]
 
 
+async def test_pair_that_an_operator_redirects_goes_where_it_was_sent() -> None:
+    """They leave one after the other; to hang the second one up would cut them off in the dialplan."""
+    desk = Desk()
+    desk.board.connect(PAIR, CALLER.id, OUT.id)
+    desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
+    await asyncio.sleep(0)
+    desk.board.on_event(LEAVES)
+    await desk.settle()
+    assert desk.ari.hung_up == []
+
+
+async def test_colleague_who_was_found_before_their_entry_is_heard_of_stays() -> None:
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    (call,) = desk.calls
+    out = Channel(f"{call.bridge_id}-out1")
+    call.legs.out_id = out.id
+    entered = desk.board.expect_channel(out.id)
+    desk.ari.here.append(out.id)
+    desk.ari.let.set()
+    desk.board.on_up()
+    await entered
+    desk.board.on_event(StasisStart(timestamp="", args=[], channel=out))
+    desk.board.connect(call.bridge_id, CALLER.id, out.id)
+    call.over.set()
+    await desk.settle()
+    desk.board.on_event(StasisStart(timestamp="", args=[], channel=out))
+    await desk.settle()
+    assert desk.ari.hung_up == []
+
+
+async def test_caller_whom_asterisk_does_not_let_go_is_not_served_over_and_over() -> None:
+    """It refuses to send them on, and each call would cost a session of an AI."""
+    desk = Desk()
+    desk.ari.let.set()
+    desk.board.on_up()
+    await desk.served(1)
+    desk.calls[0].untidy = True
+    desk.calls[0].over.set()
+    while desk.ari.lists < 10:
+        await asyncio.sleep(0)
+    assert len(desk.calls) == 1
+    desk.ari.here.clear()
+    await desk.settle()
+
+
 async def test_shut_down_does_not_wait_for_an_asterisk_that_is_away() -> None:
     desk = Desk()
     desk.board.connect(PAIR, CALLER.id, OUT.id)

@@ -533,7 +533,7 @@ class Call:
         await self._insist("stop the ringing", self.legs.stop_ringing)
         # A call that never spoke goes on in the dialplan at once: there is nothing to explain.
         audible = reason.failure and self._talking and reason is not EndReason.SHUTDOWN
-        if audible and self._settings.failure_media != "none":
+        if audible and self._caller_present and self._settings.failure_media != "none":
             await self._play_failure()
         if reason.failure or self._settings.after_call == "continue":
             await self._insist("set the status", lambda: self._set_status(reason))

@@ -45,6 +45,7 @@ _BETWEEN_LISTS_S: Final = 0.3
 _LEAVING_S: Final = 1.0
 _LOOK_AGAIN_S: Final = 1.0
 _LATE_S: Final = 1.0  # an event may come so much later than a list
+_ADOPT_AGAIN_S: Final = 30.0
 _BREAK_OFF_S: Final = 3.0
 
 NewCall = Callable[[Channel, Sequence[str]], Call]
@@ -83,7 +84,7 @@ class Switchboard:
         # Channels that Asterisk is being told to let go, and when others left or were let go.
         self._leaving: set[str] = set()
         self._left_at: dict[str, float] = {}
-        self._adopted_at: dict[str, float] = {}  # callers whose entry we may hear of yet
+        self._adopted_at: dict[str, float] = {}  # callers whose entry was not heard of
         self._comparing = False
         self._compare_again = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -184,8 +185,9 @@ class Switchboard:
             if not expected.done():
                 expected.set_result(channel)
         elif _OUT.match(channel.id):
-            # Answered at the moment when it was given up.
-            self._sweep(channel.id)
+            # Answered at the moment when it was given up; or found, before this was heard of.
+            if channel.id not in self._pairs and not self._dialled(channel.id):
+                self._sweep(channel.id)
         elif _OURS.match(channel.id):
             if self._known_end(channel.id):
                 # Made after its call had ended, or before: then it is being hung up.
@@ -221,11 +223,13 @@ class Switchboard:
         ours = _OURS.match(name)
         return self._by_name.get(ours[1]) if ours is not None else None
 
+    def _dialled(self, channel_id: str) -> bool:
+        """Return whether a call has dialled this channel, and not given it up."""
+        call = self._owner(channel_id)
+        return call is not None and call.legs.out_id == channel_id
+
     def _note_left(self, channel_id: str) -> None:
-        self._left_at.pop(channel_id, None)
-        self._left_at[channel_id] = time.monotonic()
-        if len(self._left_at) > _REMEMBERED:
-            del self._left_at[next(iter(self._left_at))]
+        _note(self._left_at, channel_id)
 
     def _known_end(self, name: str) -> bool:
         ours = _OURS.match(name)
@@ -237,14 +241,15 @@ class Switchboard:
             self._pairs.pop(channel_id, None)
         others = [channel_id for channel_id in pair.channel_ids if channel_id not in left]
         log.info("a transferred call is over", bridge=pair.bridge_id)
-        self._spawn(self._take_down(pair.bridge_id, others), f"part {pair.bridge_id}")
+        work = self._take_down(pair.bridge_id, others, time.monotonic())
+        self._spawn(work, f"part {pair.bridge_id}")
 
-    async def _take_down(self, bridge_id: str, channel_ids: Sequence[str]) -> None:
-        began = time.monotonic()
+    async def _take_down(self, bridge_id: str, channel_ids: Sequence[str], began: float) -> None:
         for channel_id in channel_ids:
-            # Asterisk would hang up a channel that has left the application, too.
+            # Both may have been redirected, and Asterisk would hang up who is elsewhere, too.
             here = partial(self._stays, channel_id, began)
             with self._letting_go(channel_id):
+                await asyncio.sleep(_BETWEEN_LISTS_S)
                 await insist("hang up who is left", partial(self._ari.hang_up, channel_id), here)
         await self._destroy(bridge_id)
 
@@ -347,10 +352,12 @@ class Switchboard:
                 self._account_for(channel_id)
             elif not _FAR_HALF.match(channel_id) and channel_id not in self._leaving:
                 call = self._calls.get(channel_id)
-                if call is None and self._left_at.get(channel_id, 0.0) < asked - _LEAVING_S:
+                left_at = self._left_at.get(channel_id, float("-inf"))
+                adopted_at = self._adopted_at.get(channel_id, float("-inf"))
+                if call is None and left_at < asked - _LEAVING_S and adopted_at < asked - _ADOPT_AGAIN_S:
                     self._spawn(self._adopt(channel_id, asked), f"adopt {channel_id}")
                 elif call is None or call.released:
-                    in_doubt = True  # on their way out, or back unheard
+                    in_doubt = True  # on their way out, back unheard, or kept in by an Asterisk that refuses
         for bridge_id in self._orphaned(second) & self._orphaned(first):
             log.warning("sweeping an orphaned bridge", bridge=bridge_id)
             self._spawn_once(partial(self._destroy, bridge_id), f"sweep {bridge_id}")
@@ -426,7 +433,7 @@ class Switchboard:
             self._spawn_once(partial(self._enter_late, channel_id), f"enter {channel_id}")
         elif self._known_end(channel_id):
             self._sweep(channel_id, known=True)  # it may be on its way out
-        elif call is None or (_OUT.match(channel_id) and channel_id != call.legs.out_id):
+        elif call is None or (_OUT.match(channel_id) and not self._dialled(channel_id)):
             self._sweep(channel_id)
 
     async def _look_for(self, channel_id: str) -> Channel | None:
@@ -454,7 +461,7 @@ class Switchboard:
         if self._left_at.get(channel_id, 0.0) >= asked:
             return
         log.warning("a caller was left alone; serving them", channel=channel.id)
-        self._adopted_at[channel_id] = time.monotonic()
+        _note(self._adopted_at, channel_id)
         self._admit(channel, channel.dialplan.stasis_args)
 
     def _sweep(self, channel_id: str, *, known: bool = False) -> None:
@@ -482,3 +489,11 @@ class Switchboard:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the switchboard failed", task=task.get_name(), exc_info=error)
+
+
+def _note(times: dict[str, float], channel_id: str) -> None:
+    """Note the time; what is oldest is forgotten."""
+    times.pop(channel_id, None)
+    times[channel_id] = time.monotonic()
+    if len(times) > _REMEMBERED:
+        del times[next(iter(times))]
