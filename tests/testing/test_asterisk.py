@@ -294,7 +294,10 @@ class TestInstance:
             assert described["ari_url"].startswith("http://127.0.0.1:")
             assert described["sip_port"]
             runner.send_signal(number)
-            assert runner.wait(20) == 0
+            try:
+                assert runner.wait(20) == 0
+            finally:
+                runner.kill()
         assert not alive(described["pid"])
         assert not Path(described["run_dir"]).exists()
 

@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -317,13 +316,14 @@ def _taken(setting: str, address: str) -> AsteriskError:
 
 def main() -> None:
     """Run one in the foreground until SIGTERM or SIGINT, and print what ``describe`` says of it."""
-    stop = threading.Event()
+    asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # No event of ``threading``: a signal that comes while one is waited for would find it locked.
+        signal.signal(number, lambda number, _: asked.append(number))
     with AsteriskInstance(report=lambda line: _write(sys.stderr, line)) as asterisk:
         _write(sys.stdout, json.dumps(asterisk.describe()))
-        while asterisk.running and not stop.wait(0.2):
-            pass
+        while asterisk.running and not asked:
+            time.sleep(0.1)
 
 
 def _write(stream: TextIO, line: str) -> None:
