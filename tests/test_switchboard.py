@@ -133,6 +133,12 @@ class Desk:
             while len(tasks := self.board._tasks) > but:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
+    async def compares(self, *, but: int = 0) -> None:
+        """Let the switchboard compare notes with Asterisk, as after each connect."""
+        self.ari.let.set()
+        self.board.on_up()
+        await self.settle(but=but)
+
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,9 +223,7 @@ async def test_caller_who_leaves_while_they_are_looked_for_is_not_served(
         return await look(channel_id)
 
     monkeypatch.setattr(desk.ari, "channel", channel)
-    desk.ari.let.set()
-    desk.board.on_up()
-    await desk.settle()
+    await desk.compares()
     assert desk.calls == []
 
 
@@ -363,8 +367,7 @@ async def test_pair_is_not_cut_for_want_of_an_answer(monkeypatch: pytest.MonkeyP
 
 async def test_pair_is_found_again() -> None:
     desk = talking(CALLER.id, OUT.id)
-    desk.board.on_up()
-    await desk.settle()
+    await desk.compares()
     assert desk.board.pairs == 1
     assert desk.calls == []
     desk.board.on_event(StasisEnd(timestamp="", channel=OUT))
@@ -374,8 +377,7 @@ async def test_pair_is_found_again() -> None:
 
 async def test_agent_who_talks_to_a_colleague_is_no_pair() -> None:
     desk = talking(f"{PAIR}-media", OUT.id)
-    desk.board.on_up()
-    await desk.settle()
+    await desk.compares()
     assert desk.board.pairs == 0
     assert set(desk.ari.hung_up) == {f"{PAIR}-media", OUT.id}
     assert desk.ari.destroyed == [PAIR]
@@ -417,9 +419,7 @@ async def test_pair_that_both_left_unheard() -> None:
     desk = Desk()
     desk.board.connect(PAIR, OUT.id, CALLER.id)
     desk.ari.here.clear()
-    desk.ari.let.set()
-    desk.board.on_up()
-    await desk.settle()
+    await desk.compares()
     assert desk.board.pairs == 0
     assert desk.ari.hung_up == []
 
@@ -533,9 +533,7 @@ async def test_one_left_of_a_pair_is_hung_up_however_long_it_takes() -> None:
 async def test_far_half_of_a_local_channel_is_no_caller() -> None:
     desk = Desk()
     desk.ari.here = [OUT.id, f"{OUT.id};2"]
-    desk.ari.let.set()
-    desk.board.on_up()
-    await desk.settle()
+    await desk.compares()
     assert desk.calls == []
     assert desk.ari.hung_up == [OUT.id], "the other half ends with it"
 
@@ -560,9 +558,7 @@ async def test_legs_that_vanished_unheard() -> None:
     (call,) = desk.calls
     call.leg_ids = (call.media_id, f"{call.bridge_id}-out1")
     desk.ari.here.append(call.media_id)
-    desk.ari.let.set()
-    desk.board.on_up()
-    await desk.settle(but=1)
+    await desk.compares(but=1)
     assert call.gone == [f"{call.bridge_id}-out1"]
 
 
@@ -629,9 +625,7 @@ async def test_colleague_whom_nobody_waits_for_any_more_is_hung_up() -> None:
     (call,) = desk.calls
     out = f"{call.bridge_id}-out1"
     desk.ari.here.append(out)
-    desk.ari.let.set()
-    desk.board.on_up()
-    await desk.settle(but=1)
+    await desk.compares(but=1)
     assert desk.ari.hung_up == [out]
 
 
@@ -641,9 +635,7 @@ async def test_colleague_who_answers_before_the_request_to_dial_is_answered_stay
     (call,) = desk.calls
     call.legs.out_id = f"{call.bridge_id}-out1"
     desk.ari.here.append(call.legs.out_id)
-    desk.ari.let.set()
-    desk.board.on_up()
-    await desk.settle(but=1)
+    await desk.compares(but=1)
     assert desk.ari.hung_up == []
 
 
@@ -654,7 +646,5 @@ async def test_caller_and_legs_that_are_gone_together_have_hung_up() -> None:
     (call,) = desk.calls
     call.leg_ids = (call.media_id,)
     desk.ari.here.clear()
-    desk.ari.let.set()
-    desk.board.on_up()
-    await desk.settle(but=1)
+    await desk.compares(but=1)
     assert call.gone == ["caller", call.media_id]

@@ -113,7 +113,6 @@ class Call:
         self._started = time.monotonic()
         self._ended: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
         self._untidy = False
-        self._caller_present = True  # in the application, as far as we know
         self._released = False
         self._talking = False  # the media path was up
         self._creating: set[asyncio.Task[Any]] = set()
@@ -125,7 +124,7 @@ class Call:
         self._leveller: Leveller | None = None
         self._law: Law = "ulaw"
         self._silence = ULAW.silence
-        self._gone = asyncio.Event()
+        self._gone = asyncio.Event()  # the caller, from the application
         self._connected = False  # caller and colleague hear each other: the rest is theirs
         self._actions = Actions(
             context.settings,
@@ -184,7 +183,6 @@ class Call:
 
     def caller_gone(self) -> None:
         """Hear that the caller's channel left: there is nobody to speak to."""
-        self._caller_present = False
         self._gone.set()
         self.legs.caller_gone()
         # Who was let go leaves too, and that may be heard of first.
@@ -476,6 +474,10 @@ class Call:
     def released(self) -> bool:
         """Return whether the caller's channel is no longer ours."""
         return self._released or not self._caller_present
+
+    @property
+    def _caller_present(self) -> bool:
+        return not self._gone.is_set()
 
     @property
     def untidy(self) -> bool:

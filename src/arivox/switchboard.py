@@ -47,6 +47,7 @@ _LOOK_AGAIN_S: Final = 1.0
 _LATE_S: Final = 1.0  # an event may come so much later than a list
 _ADOPT_AGAIN_S: Final = 30.0
 _BREAK_OFF_S: Final = 3.0
+_NEVER: Final = float("-inf")
 
 NewCall = Callable[[Channel, Sequence[str]], Call]
 
@@ -196,7 +197,7 @@ class Switchboard:
                 self._sweep(channel.id)
         else:
             call = self._calls.get(channel.id)
-            adopted_at = self._adopted_at.pop(channel.id, 0.0)
+            adopted_at = self._adopted_at.pop(channel.id, _NEVER)
             if call is not None and not call.released and time.monotonic() - adopted_at < _LATE_S:
                 return  # this is the entry after which we found them
             # They come back, by a transfer or a dialplan that tries again: their earlier stay is over.
@@ -257,7 +258,10 @@ class Switchboard:
         """Return whether a channel has not left, and it is worth while to insist on something for it."""
         if self._shutting_down and not self.connected.is_set():
             return False
-        return self._left_at.get(channel_id, 0.0) < since
+        return not self._left_since(channel_id, since)
+
+    def _left_since(self, channel_id: str, moment: float) -> bool:
+        return self._left_at.get(channel_id, _NEVER) >= moment
 
     def _admit(self, channel: Channel, args: Sequence[str]) -> None:
         others = len(self._calls.keys() - {channel.id})
@@ -352,9 +356,9 @@ class Switchboard:
                 self._account_for(channel_id)
             elif not _FAR_HALF.match(channel_id) and channel_id not in self._leaving:
                 call = self._calls.get(channel_id)
-                left_at = self._left_at.get(channel_id, float("-inf"))
-                adopted_at = self._adopted_at.get(channel_id, float("-inf"))
-                if call is None and left_at < asked - _LEAVING_S and adopted_at < asked - _ADOPT_AGAIN_S:
+                leaving = self._left_since(channel_id, asked - _LEAVING_S)
+                adopted = self._adopted_at.get(channel_id, _NEVER) >= asked - _ADOPT_AGAIN_S
+                if call is None and not leaving and not adopted:
                     self._spawn(self._adopt(channel_id, asked), f"adopt {channel_id}")
                 elif call is None or call.released:
                     in_doubt = True  # on their way out, back unheard, or kept in by an Asterisk that refuses
@@ -423,7 +427,7 @@ class Switchboard:
             log.info("a transferred call goes on", bridge=bridge_id)
             self.connect(bridge_id, *members)
             # One who left since then was told of when nobody knew of the pair.
-            if left := {one for one in members if self._left_at.get(one, 0.0) >= asked}:
+            if left := {one for one in members if self._left_since(one, asked)}:
                 self._part(self._pairs[members[0]], left)
 
     def _account_for(self, channel_id: str) -> None:
@@ -458,7 +462,7 @@ class Switchboard:
         channel = await self._look_for(channel_id)
         if channel is None or channel_id in self._calls or channel_id in self._leaving:
             return
-        if self._left_at.get(channel_id, 0.0) >= asked:
+        if self._left_since(channel_id, asked):
             return
         log.warning("a caller was left alone; serving them", channel=channel.id)
         _note(self._adopted_at, channel_id)

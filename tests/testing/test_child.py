@@ -18,7 +18,7 @@ time.sleep(60)
 """
 PARENT = """
 import os, pathlib, signal, sys, time
-from arivox.testing.child import Child, alive
+from arivox.testing.child import Child
 output = pathlib.Path(sys.argv[1])
 child = Child([sys.executable, "-c", "import time; print('runs', flush=True); time.sleep(60)"], output=output)
 while "runs" not in output.read_text():
