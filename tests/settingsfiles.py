@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from arivox.settings import Loaded, load
+from arivox.settings.settings import Loaded, load
 
 
 def from_env(**environ: str) -> Loaded:

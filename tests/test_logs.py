@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from arivox import logs
 from arivox.logs import FROM_PROVIDER, TO_PROVIDER, mask
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import structlog
 from arivox import switchboard as module
 from arivox.asterisk import persist
 from arivox.asterisk.messages import Application, Bridge, Channel, Dialplan, StasisEnd, StasisStart
-from arivox.ending import EndReason
+from arivox.call.ending import EndReason
 from arivox.errors import AsteriskError
 from arivox.switchboard import Switchboard
 

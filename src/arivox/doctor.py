@@ -27,7 +27,7 @@ from arivox.providers import registry
 from arivox.providers.base import Brief, Fault, ProviderEvent
 from arivox.providers.registry import Provider
 from arivox.service import rtp_addresses
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 _OLDEST: Final = (20, 0)
 _MODULES: Final = {

@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _COLOURS: Final = {"to provider": "\x1b[36m", "from provider": "\x1b[35m"}

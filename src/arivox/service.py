@@ -15,7 +15,8 @@ import structlog
 
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
-from arivox.call import Call, CallContext
+from arivox.call.call import Call, CallContext
+from arivox.call.timeline import Watcher
 from arivox.conversation import prompts
 from arivox.conversation.memory.spool import Spool
 from arivox.conversation.memory.store import make as make_store
@@ -30,9 +31,8 @@ from arivox.providers import registry
 from arivox.providers.base import SessionFactory
 from arivox.providers.registry import Provider
 from arivox.providers.socket import tls_context
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 from arivox.switchboard import Switchboard
-from arivox.timeline import Watcher
 
 log = structlog.get_logger()
 

@@ -28,8 +28,8 @@ from arivox.asterisk.messages import (
 )
 from arivox.asterisk.persist import insist, persist
 from arivox.backoff import delays
-from arivox.call import Call
-from arivox.ending import STATUS_VARIABLE, EndReason
+from arivox.call.call import Call
+from arivox.call.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import ArivoxError
 
 log = structlog.get_logger()

@@ -16,11 +16,12 @@ import aiohttp
 import pytest
 
 import arivox
-from arivox import doctor, settings
+from arivox import doctor
 from arivox.conversation import prompts
 from arivox.emulator.echo import Echo
 from arivox.emulator.server import EmulatorServer
-from arivox.settings import Settings
+from arivox.settings import settings
+from arivox.settings.settings import Settings
 from arivox.testing import ports
 from arivox.testing.asterisk import AsteriskInstance
 

@@ -38,7 +38,7 @@ from arivox.providers.base import (
     SpeechStarted,
     Tool,
 )
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 _TOKENS = TokenStore()
 MOVE = Tool(

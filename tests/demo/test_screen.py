@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
+from arivox.call.timeline import Timeline
 from arivox.demo.screen import Screen, summarise
-from arivox.timeline import Timeline
 
 
 class Clock:

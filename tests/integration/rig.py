@@ -17,7 +17,8 @@ import pytest
 import structlog
 
 from arivox.audio.g711 import Law
-from arivox.call import Call
+from arivox.call.call import Call
+from arivox.call.timeline import Entry, Timeline
 from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.echo import Echo
 from arivox.emulator.record import Record
@@ -25,11 +26,10 @@ from arivox.emulator.script import Script, Stage
 from arivox.emulator.server import Connection, EmulatorServer
 from arivox.emulator.session import Session
 from arivox.service import Service
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 from arivox.testing import ports
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.phone import SipPhone
-from arivox.timeline import Entry, Timeline
 
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["uvloop", "asyncio"])
 

@@ -12,7 +12,7 @@ from talking import Tone, Words
 
 from arivox.emulator.brain import Brain
 from arivox.emulator.dialogue import Dialogue
-from arivox.settings import Provider
+from arivox.settings.settings import Provider
 from arivox.testing import signal
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.phone import SipPhone

@@ -11,6 +11,7 @@ from hearing import RATE, assert_silent, assert_whole, sounding
 from rig import Rig, until
 
 from arivox.audio.g711 import Pcm
+from arivox.call.timeline import Entry
 from arivox.emulator import sound
 from arivox.emulator.gemini.session import GeminiSession
 from arivox.emulator.script import Script, Stage
@@ -18,7 +19,6 @@ from arivox.testing import signal
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.marked import MarkedStream
 from arivox.testing.phone import SipPhone
-from arivox.timeline import Entry
 
 pytestmark = pytest.mark.asterisk
 GEMINI: dict[str, Any] = {"ai_service_provider": "gemini", "idle_caller_s": 0.0}

@@ -11,8 +11,8 @@ from hearing import hear_fallback
 from rig import BOTH_LOOPS, Rig, SteadyEcho, until
 
 from arivox.asterisk.messages import Channel
+from arivox.call.ending import EndReason
 from arivox.emulator.script import Script
-from arivox.ending import EndReason
 from arivox.errors import AsteriskError, ChannelGoneError
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.phone import SipPhone

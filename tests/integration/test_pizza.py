@@ -15,7 +15,7 @@ from arivox.conversation.tools.box import ToolBox
 from arivox.conversation.tools.calendar import Calendar
 from arivox.emulator.brain import Brain
 from arivox.emulator.dialogue import Dialogue
-from arivox.settings import Provider
+from arivox.settings.settings import Provider
 from arivox.testing import phone as phones
 from arivox.testing import signal
 from arivox.testing.asterisk import AsteriskInstance

@@ -16,7 +16,7 @@ from arivox.conversation.memory.redis import RedisStore
 from arivox.conversation.memory.sqlite import SqliteStore
 from arivox.conversation.memory.store import Store, make, url_of
 from arivox.errors import SettingsError, StoreError
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 from arivox.testing.redis_server import RedisServer
 
 

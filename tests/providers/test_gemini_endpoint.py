@@ -20,7 +20,7 @@ from arivox.providers.base import Brief, ProviderEvent
 from arivox.providers.gemini import endpoint
 from arivox.providers.gemini.endpoint import Endpoint, auth_of, model_name
 from arivox.providers.gemini.session import GeminiSession
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 from arivox.testing.ports import free_tcp_port
 
 KEY = "AIza-secret"

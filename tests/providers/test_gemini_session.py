@@ -50,7 +50,7 @@ from arivox.providers.base import (
 )
 from arivox.providers.gemini import rotation
 from arivox.providers.gemini.session import GeminiSession
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 SILENCE = ULAW.silence * 160
 LOUD = encode((8000 * np.sin(np.arange(160) / 3)).astype(np.int16), "ulaw")

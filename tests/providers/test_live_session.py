@@ -46,7 +46,7 @@ from arivox.providers.base import (
 )
 from arivox.providers.openai_live import session as session_module
 from arivox.providers.openai_live.session import LiveSession
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["uvloop", "asyncio"])
 CLIENT: TypeAdapter[Any] = TypeAdapter(ClientEventParam)

@@ -10,7 +10,7 @@ from accounts import service_account
 
 from arivox.errors import SettingsError
 from arivox.providers import registry
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 LOCAL = "ws://127.0.0.1:1/x"
 ENOUGH: list[tuple[str, dict[str, Any]]] = [

@@ -41,7 +41,7 @@ from arivox.providers.base import (
 )
 from arivox.providers.openai.session import OpenAISession
 from arivox.providers.opening import expiry
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["uvloop", "asyncio"])
 BRIEF = Brief("You are a test.", (Tool("look", "Look."),))

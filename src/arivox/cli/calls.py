@@ -19,7 +19,7 @@ from arivox.conversation.memory.record import Saved, iso
 from arivox.conversation.memory.spool import Spool
 from arivox.conversation.memory.store import make
 from arivox.errors import SettingsError, StoreError
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 T = TypeVar("T")
 

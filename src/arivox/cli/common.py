@@ -11,8 +11,9 @@ from typing import Annotated, Any, TypeVar
 import structlog
 import typer
 
-from arivox import logs, settings
-from arivox.settings import Settings
+from arivox import logs
+from arivox.settings import settings
+from arivox.settings.settings import Settings
 
 T = TypeVar("T")
 

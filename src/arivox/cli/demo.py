@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from arivox import logs, settings
+from arivox import logs
 from arivox.cli.common import ProviderOption, on_signals, run_loop
-from arivox.settings import Settings
+from arivox.settings import settings
+from arivox.settings.settings import Settings
 
 
 def demo(

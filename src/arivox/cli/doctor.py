@@ -9,7 +9,7 @@ from rich.console import Console
 
 from arivox.cli.common import ConfigFile, EnvFile, ProviderOption, load_settings, run_loop
 from arivox.doctor import examine
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 _MARKS: Final = {
     "ok": "[green]ok     [/]",

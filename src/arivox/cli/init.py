@@ -13,8 +13,8 @@ from rich.console import Console
 
 from arivox.conversation import prompts
 from arivox.conversation.schema import schema
-from arivox.env_template import render
 from arivox.errors import SettingsError
+from arivox.settings.env_template import render
 
 _SCHEMA = "prompts.schema.json"  # for editors
 _SNIPPETS = ("ari.conf", "http.conf", "extensions.conf")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from arivox.cli.common import ConfigFile, EnvFile, ProviderOption, load_settings, on_signals, run_loop
 from arivox.service import Service
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 
 def run(provider: ProviderOption = None, env_file: EnvFile = None, config: ConfigFile = None) -> None:

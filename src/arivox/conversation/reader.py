@@ -26,7 +26,7 @@ from arivox.conversation.state import (
     next_on,
 )
 from arivox.conversation.tools.names import RESERVED
-from arivox.settings import Provider
+from arivox.settings.settings import Provider
 
 PROVIDERS: Final[tuple[str, ...]] = get_args(Provider)
 COMMON: Final = "common"

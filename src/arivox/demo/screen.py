@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from arivox.timeline import Entry, Timeline
+from arivox.call.timeline import Entry, Timeline
 
 _STYLES: Final = {"agent": "bold magenta", "caller": "bold cyan", "call": "dim", "state": "yellow"}
 

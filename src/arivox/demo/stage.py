@@ -24,7 +24,7 @@ from arivox.errors import ArivoxError, AsteriskError, ProviderError, SettingsErr
 from arivox.providers import registry
 from arivox.providers.registry import Provider
 from arivox.service import Service
-from arivox.settings import Settings, setting_fields
+from arivox.settings.settings import Settings, setting_fields
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.child import Child
 from arivox.testing.phone import SipPhone

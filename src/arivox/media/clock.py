@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import structlog
 
 from arivox.audio.format import PTIME_MS
-from arivox.timerfd import open_timerfd
+from arivox.media.timerfd import open_timerfd
 
 log = structlog.get_logger()
 

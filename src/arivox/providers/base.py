@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from arivox.audio.format import AudioFormat
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 # --- events ---
 

@@ -12,7 +12,7 @@ from arivox.providers.gemini.endpoint import check as check_gemini
 from arivox.providers.gemini.session import GeminiSession
 from arivox.providers.openai.session import OpenAISession
 from arivox.providers.openai_live.session import LiveSession
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 
 @dataclass(frozen=True)

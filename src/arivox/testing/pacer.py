@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from arivox.timerfd import open_timerfd
+from arivox.media.timerfd import open_timerfd
 
 TICK_S: Final = 0.005
 # After a longer stall the missed slots are left out: what a listener would have heard then is gone anyway.

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from arivox.conversation.memory.record import CallRecord, Saved, Turn
 from arivox.errors import SettingsError
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 DEFAULT: Final = "sqlite:///arivox-memory.db"
 

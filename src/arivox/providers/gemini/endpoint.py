@@ -17,7 +17,7 @@ import msgspec
 from arivox.errors import ProviderError, SettingsError
 from arivox.providers.gemini.models import Backend, traits_of
 from arivox.providers.gemini.protocol import PROVIDER
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 _STUDIO: Final = (
     "wss://generativelanguage.googleapis.com/ws/"

@@ -45,7 +45,7 @@ from arivox.providers.gemini.turn import Turns
 from arivox.providers.gemini.unsaved import Unsaved
 from arivox.providers.opening import open_in_time
 from arivox.providers.transcoder import Transcoder
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 log = structlog.get_logger()
 

@@ -32,7 +32,7 @@ from arivox.providers.openai import protocol
 from arivox.providers.openai.protocol import PROVIDER, SessionOptions
 from arivox.providers.opening import Connection, expiry
 from arivox.providers.transcoder import Transcoder
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 log = structlog.get_logger()
 

@@ -36,7 +36,7 @@ from arivox.providers.openai_live.speech import END_S, Edge, Speech
 from arivox.providers.openai_live.tasks import Tasks
 from arivox.providers.openai_live.turns import Turn, Turns
 from arivox.providers.opening import Connection, expiry
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 log = structlog.get_logger()
 

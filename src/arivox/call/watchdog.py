@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 _NEVER: Final = float("inf")
 

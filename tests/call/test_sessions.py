@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-import arivox.sessions.sessions as module
+import arivox.call.sessions.sessions as module
 from arivox.audio.format import ULAW, AudioFormat
 from arivox.audio.voice import KEPT_FRAMES
+from arivox.call.sessions.sessions import LASTED_S, MOST_FRUITLESS, Sessions
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
 from arivox.providers.base import (
@@ -33,8 +34,7 @@ from arivox.providers.base import (
     ToolCall,
     Utterance,
 )
-from arivox.sessions.sessions import LASTED_S, MOST_FRUITLESS, Sessions
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 BRIEF = Brief("You are a dentist's receptionist.")
 LOST = ProviderError("fake", "the server closed the connection (code 1006)", code="1006", lost=True)

@@ -8,7 +8,7 @@ import pytest
 from settingsfiles import from_env, from_files
 
 from arivox.errors import SettingsError
-from arivox.settings import Settings, load, setting_fields
+from arivox.settings.settings import Settings, load, setting_fields
 
 SECRET = "5up3r-s3cret"
 SECRETS = [item.name.upper() for item in setting_fields() if item.metadata["secret"]]
@@ -110,7 +110,7 @@ def test_port_range_is_enough_for_the_calls() -> None:
 
 def env_example() -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in (Path(__file__).parent.parent / ".env.example").read_text(encoding="utf-8").splitlines():
+    for line in (Path(__file__).parents[2] / ".env.example").read_text(encoding="utf-8").splitlines():
         name, equals, value = line.removeprefix("#").partition("=")
         if equals and name.isidentifier() and name == name.upper():
             assert name not in found, f"{name} stands there twice"

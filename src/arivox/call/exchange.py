@@ -12,12 +12,16 @@ from typing import Final
 
 import structlog
 
-from arivox.actions import Actions
 from arivox.audio.format import AudioFormat
+from arivox.call.actions import Actions
+from arivox.call.ending import EndReason
+from arivox.call.sessions.sessions import Sessions
+from arivox.call.timeline import Timeline
+from arivox.call.toolrunner import Result, ToolRunner
+from arivox.call.watchdog import Alarm, Limits, Watchdog
 from arivox.conversation.conversation import Checks, Conversation, Outcome, Work
 from arivox.conversation.memory.transcript import Transcript
 from arivox.conversation.tools.names import HOLD
-from arivox.ending import EndReason
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut, Playout
 from arivox.providers.base import (
@@ -39,12 +43,8 @@ from arivox.providers.base import (
     ToolCall,
     ToolCallsCancelled,
 )
-from arivox.sessions.sessions import Sessions
-from arivox.settings import Settings
-from arivox.timeline import Timeline
-from arivox.toolrunner import Result, ToolRunner
+from arivox.settings.settings import Settings
 from arivox.tools import CallInfo
-from arivox.watchdog import Alarm, Limits, Watchdog
 
 log = structlog.get_logger()
 

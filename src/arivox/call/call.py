@@ -18,13 +18,17 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from arivox.actions import Actions, Notes
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
 from arivox.asterisk.persist import attempt, insist
 from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.audio.g711 import Law, decode, encode
 from arivox.audio.level import Leveller
+from arivox.call.actions import Actions, Notes
+from arivox.call.ending import STATUS_VARIABLE, EndReason
+from arivox.call.exchange import Exchange
+from arivox.call.legs import Legs
+from arivox.call.timeline import Timeline, Watcher
 from arivox.conversation.conversation import Conversation
 from arivox.conversation.flow import HIDDEN
 from arivox.conversation.memory.record import CallRecord, Turn
@@ -33,7 +37,6 @@ from arivox.conversation.memory.writer import CallMemory, Writer
 from arivox.conversation.prompts import Prompts
 from arivox.conversation.state import CHANNEL
 from arivox.conversation.tools.box import ToolBox
-from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import (
     ArivoxError,
     AsteriskError,
@@ -42,8 +45,6 @@ from arivox.errors import (
     SettingsError,
     StoreError,
 )
-from arivox.exchange import Exchange
-from arivox.legs import Legs
 from arivox.logs import mask
 from arivox.media.clock import Pacer
 from arivox.media.recorder import Recorder
@@ -51,8 +52,7 @@ from arivox.media.rtp.link import RtpLink
 from arivox.media.rtp.ports import PortRange
 from arivox.providers.base import Utterance
 from arivox.providers.registry import Provider
-from arivox.settings import Settings
-from arivox.timeline import Timeline, Watcher
+from arivox.settings.settings import Settings
 from arivox.tools import CallInfo
 
 log = structlog.get_logger()

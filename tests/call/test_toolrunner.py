@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import structlog
 
-from arivox import toolrunner
-from arivox.actions import Continued
+from arivox.call import toolrunner
+from arivox.call.actions import Continued
+from arivox.call.timeline import Timeline
+from arivox.call.toolrunner import Result, ToolRunner
 from arivox.conversation.conversation import Work
 from arivox.conversation.tools import python
 from arivox.conversation.tools.calendar import Calendar
 from arivox.conversation.tools.tool import OwnTool
-from arivox.timeline import Timeline
-from arivox.toolrunner import Result, ToolRunner
 from arivox.tools import CallInfo, ToolError, tool
 
 SECRET = "73915826"  # long enough that no time happens to hold it

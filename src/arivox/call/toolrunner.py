@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from arivox.actions import Continued
+from arivox.call.actions import Continued
+from arivox.call.timeline import Timeline
 from arivox.conversation.conversation import Work
-from arivox.timeline import Timeline
 from arivox.tools import CallInfo, ToolError
 
 log = structlog.get_logger()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from settingsfiles import from_env, from_files
 
 from arivox.errors import SettingsError
-from arivox.settings import Settings, load, setting_fields
+from arivox.settings.settings import Settings, load, setting_fields
 
 HINTS = get_type_hints(Settings)
 

@@ -8,13 +8,13 @@ from typing import Any, cast
 import pytest
 import structlog
 
-from arivox.actions import Actions, Continued
 from arivox.asterisk.messages import CallerId, Channel
-from arivox.destination import Destination
-from arivox.ending import EndReason
+from arivox.call.actions import Actions, Continued
+from arivox.call.ending import EndReason
+from arivox.call.timeline import Timeline
 from arivox.errors import AsteriskError, ChannelGoneError
-from arivox.settings import Settings
-from arivox.timeline import Timeline
+from arivox.settings.destination import Destination
+from arivox.settings.settings import Settings
 from arivox.tools import ToolError
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from arivox.conversation.field import read_all
 from arivox.conversation.tools.builtin import ALLOWED
 from arivox.conversation.tools.names import TRANSFER
-from arivox.destination import Destination, parse
 from arivox.errors import SettingsError
-from arivox.settings import Settings
+from arivox.settings.destination import Destination, parse
+from arivox.settings.settings import Settings
 
 
 def one(target: str) -> Destination:

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import dotenv
 import yaml
 
-from arivox import destination
-from arivox.destination import Destination
 from arivox.errors import SettingsError
+from arivox.settings import destination
+from arivox.settings.destination import Destination
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Provider = Literal["openai", "gemini", "openai-live"]

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
-from arivox.settings import Settings, setting_fields
+from arivox.settings.settings import Settings, setting_fields
 
 # Each heading stands before the first setting of its group.
 _HEADINGS: Final = {

@@ -16,6 +16,9 @@ import structlog
 from arivox.audio.format import AudioFormat
 from arivox.audio.g711 import Law
 from arivox.backoff import delays
+from arivox.call.sessions.errands import Errands
+from arivox.call.sessions.requests import Requests
+from arivox.call.sessions.unanswered import Unanswered
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
 from arivox.providers.base import (
@@ -40,10 +43,7 @@ from arivox.providers.base import (
     ToolCallsCancelled,
     Utterance,
 )
-from arivox.sessions.errands import Errands
-from arivox.sessions.requests import Requests
-from arivox.sessions.unanswered import Unanswered
-from arivox.settings import Settings
+from arivox.settings.settings import Settings
 
 log = structlog.get_logger()
 

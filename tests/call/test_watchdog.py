@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arivox.settings import Settings
-from arivox.watchdog import Alarm, Limits, Watchdog
+from arivox.call.watchdog import Alarm, Limits, Watchdog
+from arivox.settings.settings import Settings
 
 LIMITS = Limits(length=300, goodbye_before=12, idle=30, first_audio=10, response=15)
 START = 1000.0

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from arivox import legs as module
 from arivox.asterisk.messages import Channel
-from arivox.destination import Destination
+from arivox.call import legs as module
+from arivox.call.legs import Legs
 from arivox.errors import AsteriskError, ChannelGoneError
-from arivox.legs import Legs
+from arivox.settings.destination import Destination
 
 PEER = Destination("peer", "PJSIP/peer")
 BRIDGE = "arivox-c1"

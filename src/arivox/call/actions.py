@@ -15,16 +15,16 @@ import structlog
 
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
+from arivox.call.ending import STATUS_VARIABLE, EndReason
+from arivox.call.legs import Answer, Legs
+from arivox.call.timeline import Timeline
 from arivox.conversation.conversation import Conversation
 from arivox.conversation.flow import Keyed
 from arivox.conversation.tools import names
 from arivox.conversation.tools.builtin import LONGEST_HOLD_S
-from arivox.destination import Destination
-from arivox.ending import STATUS_VARIABLE, EndReason
 from arivox.errors import AsteriskError, ChannelGoneError
-from arivox.legs import Answer, Legs
-from arivox.settings import Settings
-from arivox.timeline import Timeline
+from arivox.settings.destination import Destination
+from arivox.settings.settings import Settings
 from arivox.tools import ToolError
 
 log = structlog.get_logger()

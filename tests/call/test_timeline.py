@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from arivox.timeline import Entry, Timeline
+from arivox.call.timeline import Entry, Timeline
 
 
 class Clock:

@@ -15,8 +15,8 @@ import structlog
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
 from arivox.asterisk.persist import attempt
-from arivox.destination import Destination
 from arivox.errors import AsteriskError, ChannelGoneError
+from arivox.settings.destination import Destination
 
 log = structlog.get_logger()
 
