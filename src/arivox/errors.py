@@ -68,11 +68,21 @@ class PortsExhaustedError(ArivoxError):
 class ProviderError(ArivoxError):
     """The speech AI refused something or failed. ``fatal`` says whether the session is over.
 
-    ``lost`` says that it is for no fault of ours: another one may do.
+    ``lost`` says that another session may do: whatever ends one that was set up, save a key, account, quota,
+    permission or model that is refused. ``retry_after_s`` is how long the service asks to wait, ``rejected``
+    that it withheld an answer for what is in it: the same words would be withheld again.
     """
 
     def __init__(
-        self, provider: str, message: str, *, code: str = "", fatal: bool = True, lost: bool = False
+        self,
+        provider: str,
+        message: str,
+        *,
+        code: str = "",
+        fatal: bool = True,
+        lost: bool = False,
+        retry_after_s: float | None = None,
+        rejected: bool = False,
     ) -> None:
         super().__init__(provider, message, code, fatal, lost)
         self.provider = provider
@@ -80,6 +90,8 @@ class ProviderError(ArivoxError):
         self.code = code
         self.fatal = fatal
         self.lost = lost
+        self.retry_after_s = retry_after_s
+        self.rejected = rejected
 
     def __str__(self) -> str:
         code = f" [{self.code}]" if self.code else ""

@@ -51,10 +51,15 @@ class CallerText:
 class SpeechStarted:
     """The caller began to speak."""
 
+    item_id: str = ""
+    """Of the turn, as ``CallerText`` names it; empty where the service does not say."""
+
 
 @dataclass(frozen=True, slots=True)
 class SpeechStopped:
     """The caller's turn ended."""
+
+    item_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,12 @@ class ResponseStarted:
 
 @dataclass(frozen=True, slots=True)
 class ResponseDone:
-    """The agent's answer is complete, cut off, or failed."""
+    """The agent's answer is complete, cut off, or failed.
+
+    One that is ``completed`` without a sound and without a tool is an answer that the caller still waits for:
+    it is told even where nothing was told of its beginning. ``error.retry_after_s`` and ``error.rejected``
+    tell how to ask again.
+    """
 
     status: Literal["completed", "cancelled", "failed", "incomplete"]
     error: ProviderError | None = None
@@ -88,7 +98,11 @@ class ResponseDone:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The agent wants a tool run. Answer with ``ProviderSession.tool_result``."""
+    """The agent wants a tool run. Answer with ``ProviderSession.tool_result``.
+
+    Told once the agent has finished asking: never for a call that is incomplete, or whose answer was cut
+    off.
+    """
 
     call_id: str
     name: str
@@ -101,6 +115,16 @@ class ToolCallsCancelled:
     """The agent has no use for the results of these calls any more: the caller spoke on."""
 
     call_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """What was in progress is lost with a connection, or given up for another; ``Reconnected`` follows.
+
+    From sessions that go on over several connections by themselves (``Capabilities.resume``). Tools that are
+    at work then are orphans: the session does not wait for their results any more. They are told by
+    ``update``, and ``speak`` when all are in; meanwhile the session does not ask the agent to go on.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +147,7 @@ class SessionExpires:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something went wrong. With ``error.fatal`` the session is lost."""
+    """Something went wrong. With ``error.fatal`` the session is over; with ``error.lost`` another may do."""
 
     error: ProviderError
 
@@ -141,6 +165,7 @@ ProviderEvent = (
     | ResponseDone
     | ToolCall
     | ToolCallsCancelled
+    | ConnectionLost
     | Reconnected
     | SessionExpires
     | Fault
@@ -260,6 +285,20 @@ class ProviderSession(Protocol):
 
     def tool_result(self, call_id: str, output: str, *, answer: bool = True) -> None:
         """Give the result of a tool. With ``answer`` the agent speaks on once all results are in."""
+        ...
+
+    def end_turn(self) -> None:
+        """Take the caller's turn for ended: the AI says they speak, and nothing is to be heard of them.
+
+        Nothing happens where the service has no say in turns.
+        """
+        ...
+
+    def renew(self, cause: str) -> None:
+        """Give the connection up, which is mute, and go on over another; ``ConnectionLost`` comes first.
+
+        Where ``Capabilities.resume`` is false nobody calls it: another session takes this one's place.
+        """
         ...
 
     async def close(self) -> None:

@@ -213,6 +213,12 @@ class GeminiSession:
             self._turns.ask()
         self._send(message)
 
+    def end_turn(self) -> None:
+        """Say that the caller's sound pauses: the service takes their turn for ended."""
+
+    def renew(self, cause: str) -> None:
+        """Give the connection up, and go on over another."""
+
     async def close(self) -> None:
         """Close the socket, and give up opening another."""
         if not self._rotation.closed:

@@ -92,6 +92,11 @@ def append(audio: bytes) -> bytes:
     return _APPEND_HEAD + b64encode(audio) + _APPEND_TAIL
 
 
+def audio_commit() -> bytes:
+    """Return ``input_audio_buffer.commit``: what was appended is the caller's turn."""
+    return _encode({"type": "input_audio_buffer.commit"})
+
+
 def session_update(options: SessionOptions, brief: Brief, dialect: Dialect, event_id: str) -> bytes:
     """Return the first ``session.update``: everything."""
     session = (_ga_session if dialect == "ga" else _beta_session)(options, brief)

@@ -163,6 +163,14 @@ class OpenAISession:
         self._send(protocol.function_call_output(call_id, output))
         self._answer_after_tools()
 
+    def end_turn(self) -> None:
+        """Take the caller's turn for ended, and ask for the answer to it."""
+        self._send(protocol.audio_commit())
+        self.speak()
+
+    def renew(self, cause: str) -> None:
+        """Do nothing: another session takes this one's place."""
+
     async def close(self) -> None:
         """Close the socket."""
         await self._connection.close()

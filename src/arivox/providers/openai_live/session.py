@@ -174,6 +174,12 @@ class LiveSession:
         if self._tasks.answered(call_id, go_on=answer):
             self._task_goes_on()
 
+    def end_turn(self) -> None:
+        """Do nothing: the service has no turns."""
+
+    def renew(self, cause: str) -> None:
+        """Do nothing: another session takes this one's place."""
+
     async def close(self) -> None:
         """End the session, wait a little for its account, and close the socket."""
         connection = self._connection
