@@ -22,6 +22,7 @@ from arivox.providers.base import (
     CallerActive,
     CallerText,
     Capabilities,
+    ConnectionLost,
     Fault,
     OnProviderEvent,
     ProviderEvent,
@@ -38,6 +39,7 @@ from arivox.settings.settings import Settings
 
 BRIEF = Brief("You are a dentist's receptionist.")
 LOST = ProviderError("fake", "the server closed the connection (code 1006)", code="1006", lost=True)
+SOUND = AgentAudio("item", b"\x55" * 160)
 SAID = (Utterance("caller", "I have a toothache."),)
 
 
@@ -78,6 +80,12 @@ class FakeSession:
 
     def update(self, brief: Brief) -> None:
         self.told.append(("update", brief))
+
+    def end_turn(self) -> None:
+        self.told.append("end turn")
+
+    def renew(self, cause: str) -> None:
+        self.told.append(("renew", cause))
 
     def tool_result(self, call_id: str, output: str, *, answer: bool = True) -> None:
         self.told.append(("result", call_id, output, answer))
@@ -139,7 +147,7 @@ class Line:
         return session
 
     def kinds(self) -> list[str]:
-        return [type(event).__name__ for event in self.events]
+        return [type(event).__name__ for event in self.events if not isinstance(event, ConnectionLost)]
 
 
 class Clock:
@@ -178,8 +186,7 @@ async def test_next_session_is_told_what_was_said(clock: Clock) -> None:
     assert brief.history == SAID
     assert brief.begun
     assert line.made[0].closed
-    (event,) = line.events
-    assert event == Reconnected(LOST.message, False, 400)
+    assert line.events == [ConnectionLost(), Reconnected(LOST.message, False, 400)]
     assert line.sessions.counters.reconnects == 1
 
 
@@ -245,7 +252,7 @@ async def test_request_outlives_an_answer_that_the_ai_gave_of_its_own(clock: Clo
     await line.connected()
     line.sessions.speak("Say good-bye.")
     line.latest.busy = True
-    line.emit(ResponseStarted(), ResponseDone("completed"))
+    line.emit(ResponseStarted(), SOUND, ResponseDone("completed"))
     line.lose()
     second = await line.follow()
     assert second.told[1:] == [("speak", "Say good-bye.")]
@@ -345,7 +352,7 @@ async def test_words_that_were_answered_are_not_heard_again(clock: Clock) -> Non
     line = Line()
     await line.connected()
     line.send(frames(40))
-    line.emit(SpeechStarted(), SpeechStopped(), ResponseStarted(), ResponseDone("completed"))
+    line.emit(SpeechStarted(), SpeechStopped(), ResponseStarted(), SOUND, ResponseDone("completed"))
     line.lose()
     second = await line.follow()
     assert second.heard == b""
@@ -373,7 +380,7 @@ async def test_answer_is_not_to_what_was_said_while_it_was_given(clock: Clock) -
     line.emit(SpeechStarted())
     voice = frames(40)
     line.send(voice)
-    line.emit(SpeechStopped(), ResponseDone("completed"))
+    line.emit(SpeechStopped(), SOUND, ResponseDone("completed"))
     line.lose()
     second = await line.follow()
     assert second.heard == b"".join(voice)
@@ -406,7 +413,7 @@ async def test_rest_that_is_silence_is_not_heard_again(clock: Clock) -> None:
 async def test_words_before_an_answer_are_answered_by_it_however_late_they_are_told(clock: Clock) -> None:
     line = Line(DuplexSession)
     await line.connected()
-    line.emit(ResponseStarted(), CallerActive(earlier=True), ResponseDone("completed"))
+    line.emit(ResponseStarted(), SOUND, CallerActive(earlier=True), ResponseDone("completed"))
     line.emit(CallerText("caller-1", "When are you open?"))
     line.lose()
     second = await line.follow()
@@ -416,7 +423,7 @@ async def test_words_before_an_answer_are_answered_by_it_however_late_they_are_t
 async def test_words_within_an_answer_are_not_answered_by_it(clock: Clock) -> None:
     line = Line(DuplexSession)
     await line.connected()
-    line.emit(ResponseStarted(), CallerActive(), ResponseDone("completed"))
+    line.emit(ResponseStarted(), SOUND, CallerActive(), ResponseDone("completed"))
     line.emit(CallerText("caller-1", "With ham."))
     line.lose()
     second = await line.follow()
@@ -442,7 +449,7 @@ async def test_words_right_after_an_answer_are_heard_again(clock: Clock) -> None
 async def test_text_that_never_comes_does_not_tell_later_ones_twice(clock: Clock) -> None:
     line = Line()
     await line.connected()
-    line.emit(SpeechStarted(), SpeechStopped(), ResponseStarted(), ResponseDone("completed"))
+    line.emit(SpeechStarted(), SpeechStopped(), ResponseStarted(), SOUND, ResponseDone("completed"))
     line.emit(SpeechStarted())
     line.send(frames(40))
     line.emit(SpeechStopped(), CallerText("caller-2", "On Monday."))
@@ -482,7 +489,7 @@ async def test_result_that_the_agent_has_spoken_of_is_not_told_again(clock: Cloc
     await line.connected()
     line.emit(ToolCall("call-1", "book", "{}"))
     line.sessions.tool_result("call-1", "booked for Monday")
-    line.emit(ResponseStarted(), ResponseDone("completed"))
+    line.emit(ResponseStarted(), SOUND, ResponseDone("completed"))
     line.lose()
     second = await line.follow()
     assert "booked for Monday" not in second.told[0].instructions
@@ -605,11 +612,11 @@ async def test_sessions_that_are_lost_before_they_are_ready_are_given_up(clock: 
     clock.now += LASTED_S
     for _ in range(MOST_FRUITLESS + 1):
         line.lose()
-    assert line.events == [Fault(LOST)]
+    assert line.events == [ConnectionLost(), Fault(LOST)]
     for session in line.made:
         session.let.set()
     await asyncio.wait(line.sessions._tasks)
-    assert line.events == [Fault(LOST)], "once is enough"
+    assert line.events == [ConnectionLost(), Fault(LOST)], "once is enough"
 
 
 async def test_bug_in_closing_the_lost_one_ends_the_call(clock: Clock) -> None:
@@ -618,7 +625,7 @@ async def test_bug_in_closing_the_lost_one_ends_the_call(clock: Clock) -> None:
     line.latest.close = line.latest.broken  # type: ignore[method-assign]
     line.lose()
     await line.follow()
-    (fault,) = line.events
+    fault = line.events[-1]
     assert isinstance(fault, Fault)
     assert "RuntimeError" in fault.error.message
 

@@ -146,9 +146,19 @@ async def expire(stage: Stage) -> None:
     await stage.close(1001)
 
 
+async def trouble(stage: Stage) -> None:
+    await stage.error("server_error", "The server had an error.", "server_error")
+    await stage.close(1000)
+
+
 LOSSES: dict[str, Scenario] = {
     "TCP reset": lambda stage: stage.abort(),
     "close 1011": lambda stage: stage.close(1011, "internal error"),
+    "close 1000": lambda stage: stage.close(1000),
+    "close 1008": lambda stage: stage.close(1008, "policy"),
+    "close 4000": lambda stage: stage.close(4000, "invalid_request_error.something"),
+    "session_expired": expire,
+    "server_error": trouble,
 }
 LOST = ["the AI's session is lost"]
 
@@ -157,7 +167,8 @@ LOST = ["the AI's session is lost"]
 async def test_ai_that_is_lost_in_mid_call_is_called_again(asterisk: AsteriskInstance, how: str) -> None:
     """It is told what was said; the caller is heard and answered as before."""
     scripts = [Script(listens=True), Script(listens=True)]
-    async with Rig(asterisk, in_turn(*scripts), expect_log=LOST) as rig:
+    told = ["the AI reports an error"] if how == "server_error" else []
+    async with Rig(asterisk, in_turn(*scripts), expect_log=[*LOST, *told]) as rig:
         phone = await rig.dial()
         first = await rig.stage()
         await first.wait_for("response.create")
@@ -173,10 +184,10 @@ async def test_ai_that_is_lost_in_mid_call_is_called_again(asterisk: AsteriskIns
         await LOSSES[how](first)
         second = await rig.stage(2)
         await second.wait_audio(40)
-        told = [
+        items = [
             frame.event["item"] for frame in second.record.received() if frame.kind.endswith("item.create")
         ]
-        assert [(item["role"], item["content"][0]["text"]) for item in told] == [
+        assert [(item["role"], item["content"][0]["text"]) for item in items] == [
             ("assistant", "Good morning."),
             ("user", "I have a toothache."),
             ("assistant", "Which day would suit you?"),
@@ -239,9 +250,6 @@ async def test_answer_that_the_lost_ai_was_giving_is_gone_on_with(asterisk: Aste
         assert_whole(phone.heard_between(again, time.monotonic()).pcm, ANSWER)
 
 
-ENDS: dict[str, Scenario] = {"close 1000": lambda stage: stage.close(1000), "session_expired": expire}
-
-
 async def test_ai_that_is_lost_and_not_to_be_had_again(asterisk: AsteriskInstance) -> None:
     behaviours = in_turn(Script())
     async with Rig(
@@ -254,7 +262,14 @@ async def test_ai_that_is_lost_and_not_to_be_had_again(asterisk: AsteriskInstanc
         assert rig.emulator.refused >= 1
 
 
-async def test_ai_that_ends_the_session_in_mid_call(asterisk: AsteriskInstance) -> None:
+FINAL: dict[str, Scenario] = {
+    "key": lambda stage: stage.close(3000, "invalid_request_error.invalid_api_key"),
+    "quota": lambda stage: stage.error("insufficient_quota", "You exceeded your current quota."),
+}
+
+
+async def test_ai_that_refuses_key_or_quota_in_mid_call_is_given_up(asterisk: AsteriskInstance) -> None:
+    """No other session would fare better."""
     async with Rig(asterisk, Script, expect_log=FAILED) as rig:
 
         async def one(count: int, die: Scenario) -> None:
@@ -265,11 +280,11 @@ async def test_ai_that_ends_the_session_in_mid_call(asterisk: AsteriskInstance) 
             await assert_sent_on(rig, phone, fault, index=count)
 
         phones = []
-        for count in range(len(ENDS)):
+        for count in range(len(FINAL)):
             phones.append(await rig.dial())
             await rig.emulator.wait_session(count + 1)
-        await asyncio.gather(*(one(count, die) for count, die in enumerate(ENDS.values())))
-        assert len(rig.logged("the AI failed")) == len(ENDS)
+        await asyncio.gather(*(one(count, die) for count, die in enumerate(FINAL.values())))
+        assert len(rig.logged("the AI failed")) == len(FINAL)
         assert await rig.status_of() == "provider_failed"
 
 
@@ -292,7 +307,7 @@ async def test_dialplan_that_says_something_itself_is_heard_at_once(asterisk: As
     async with Rig(asterisk, Script, expect_log=FAILED, failure_media="none") as rig:
         phone, stage = await greeted(rig)
         fault = time.monotonic()
-        await stage.close(1000)
+        await FINAL["key"](stage)
         heard = await hear_fallback(phone, after=fault, timeout=1.5)
         assert signal.tone_level_db(heard, 480) < -50, "no congestion tone before it"
         assert await rig.ended() == "provider_failed"
@@ -361,11 +376,11 @@ STALLED: dict[str, Scenario] = {
 
 
 async def test_ai_that_stalls(asterisk: AsteriskInstance) -> None:
-    """One call for each way to stall; each caller is sent on within the two time-outs."""
+    """One call for each way to stall; each caller is sent on in time, also where other sessions are tried."""
     scripts = [Script(scenario) for scenario in STALLED.values()]
-    async with Rig(
-        asterisk, in_turn(*scripts), expect_log=[*FAILED, "the AI's answer failed"], **STALLS
-    ) as rig:
+    others = [Script(turn_without_answer) for _ in range(3 * len(scripts))]
+    expect_log = [*FAILED, "the AI's answer failed", "asked again", "is mute", "session is lost"]
+    async with Rig(asterisk, in_turn(*scripts, *others), expect_log=expect_log, **STALLS) as rig:
         phones = []
         began = time.monotonic()
         for count in range(len(scripts)):
@@ -386,7 +401,7 @@ async def test_ai_that_stalls(asterisk: AsteriskInstance) -> None:
 
 
 async def test_stalled_answer_is_asked_for_again(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, Script, expect_log=["the AI's answer failed"], **STALLS) as rig:
+    async with Rig(asterisk, Script, expect_log=["it is asked again"], **STALLS) as rig:
         phone, stage = await greeted(rig)
         await stage.speech_started()
         await stage.speech_stopped()
@@ -422,15 +437,37 @@ async def test_answer_that_fails_once_is_asked_for_again(asterisk: AsteriskInsta
         assert rig.calls
 
 
-async def test_answer_that_fails_twice_ends_the_call(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, Script, expect_log=[*FAILED, "the AI's answer failed"]) as rig:
+async def test_answer_that_fails_again_and_again_is_asked_for_with_patience(
+    asterisk: AsteriskInstance,
+) -> None:
+    """As late as the service says; else after a second, and then later each time."""
+    async with Rig(asterisk, Script, expect_log=["the AI's answer failed"]) as rig:
         phone = await rig.dial()
         stage = await rig.stage()
         await stage.wait_for("response.create")
-        await stage.fail("rate_limit_exceeded", "Rate limit reached")
+        await stage.fail("rate_limit_exceeded", "Rate limit reached. Please try again in 2.5 s.")
+        failed = [time.monotonic()]
+        for _ in range(2):
+            await stage.wait_for("response.create")
+            failed.append(time.monotonic())
+            await stage.fail("server_error", "The server had an error")
+        assert failed[1] - failed[0] > 2.3
+        assert failed[2] - failed[1] > 1.8
         await stage.wait_for("response.create")
-        fault = time.monotonic()
-        await stage.fail("rate_limit_exceeded", "Rate limit reached")
+        await say(stage)
+        await phone.wait_heard(after=failed[2])
+        await phone.wait_silence(150)
+        assert_whole(phone.heard_between(failed[2], time.monotonic()).pcm, ANSWER)
+
+
+async def test_ai_that_fails_turn_after_turn_is_given_up(asterisk: AsteriskInstance) -> None:
+    async with Rig(asterisk, Script, expect_log=[*FAILED, "the AI's answer failed"]) as rig:
+        phone, stage = await greeted(rig)
+        for _ in range(4):
+            await stage.speech_started()
+            await stage.speech_stopped()
+            fault = time.monotonic()
+            await stage.fail("rate_limit_exceeded", "Rate limit reached")
         await assert_sent_on(rig, phone, fault)
         assert "rate_limit_exceeded" in rig.logged("the AI failed")[0]["error"]
 

@@ -51,6 +51,7 @@ SERVER_EVENTS: dict[str, dict[str, Any]] = {
     "response.output_audio.done": OUTPUT,
     "response.output_audio_transcript.delta": {**OUTPUT, "delta": "Hel"},
     "response.output_audio_transcript.done": TEXT,
+    "response.output_text.done": {**OUTPUT, "text": "Hello."},
 }  # fmt: skip
 
 

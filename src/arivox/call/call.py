@@ -451,7 +451,7 @@ class Call:
             data = self.silent(data)
         if self._leveller is not None:
             data = encode(self._leveller.process(decode(data, self._law)), self._law)
-        self._exchange.session.send_audio(data)
+        self._exchange.hear(data)
 
     def silent(self, audio: bytes) -> bytes:
         """Return as much silence."""

@@ -6,22 +6,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Final
+from collections.abc import Callable
+from typing import Final, cast
 
 import structlog
 
 from arivox.audio.format import AudioFormat
+from arivox.audio.g711 import Law
 from arivox.call.actions import Actions
+from arivox.call.ear import Ear
 from arivox.call.ending import EndReason
+from arivox.call.farewell import Farewell
+from arivox.call.outcomes import Outcomes
+from arivox.call.owed import Do, How, Owed, State, Step, Terms
 from arivox.call.sessions.sessions import Sessions
 from arivox.call.timeline import Timeline
-from arivox.call.toolrunner import Result, ToolRunner
 from arivox.call.watchdog import Alarm, Limits, Watchdog
-from arivox.conversation.conversation import Checks, Conversation, Outcome, Work
+from arivox.conversation.conversation import Conversation, Outcome
 from arivox.conversation.memory.transcript import Transcript
-from arivox.conversation.tools.names import HOLD
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut, Playout
 from arivox.providers.base import (
@@ -30,6 +32,7 @@ from arivox.providers.base import (
     AgentText,
     CallerActive,
     CallerText,
+    ConnectionLost,
     Fault,
     Interrupted,
     ProviderEvent,
@@ -43,16 +46,19 @@ from arivox.providers.base import (
     ToolCall,
     ToolCallsCancelled,
 )
+from arivox.providers.refusal import PASSING
 from arivox.settings.settings import Settings
 from arivox.tools import CallInfo
 
 log = structlog.get_logger()
 
-_LAST_WORD_S: Final = 0.3  # what was sent last is still in the phone's jitter buffer
-_LONGEST_GOODBYE_S: Final = 12.0
 _SETTLED_S: Final = 0.5  # an agent that is silent so long has finished
 _POLL_S: Final = 0.05
-_EXPIRY_MARGIN_S: Final = 2.0  # the call ends by itself, before the AI's session does
+_UNHEARD_VOICE_S: Final = 0.5  # a shorter sound may be none that an AI takes for a voice
+_UNHEARD_AFTER_S: Final = 3.0
+_UNHEARD_AGAIN_S: Final = 20.0  # a line with noises that are no words is not asked about more often
+_LEAVE_EARLY_S: Final = 60.0  # before the AI's session ends, at a quiet moment
+_QUIET_S: Final = 1.0
 
 _GOODBYE: Final = (
     "The time for this call is over. Say good-bye now, in the caller's language, in one or two short "
@@ -66,6 +72,18 @@ _IDLE_GOODBYE: Final = (
     "The caller has not spoken for a long time. Say good-bye now, in the caller's language, in one short "
     'sentence. Say: "I cannot hear you, so I will hang up now. Good-bye."'
 )
+_AGAIN: Final = {
+    How.ALOUD: "Your last answer had no sound, and the caller waits. Speak now: say your answer aloud.",
+    How.OTHERWISE: (
+        "Your last answer was withheld, and the caller waits. Answer in other words, in one or two plain "
+        "sentences, or say that you cannot help with this and ask what else you can do."
+    ),
+    How.GO_ON: "Your last answer broke off in the middle. Go on where you stopped, without a greeting.",
+    How.UNHEARD: (
+        "The caller has said something that may not have reached you. If you heard it, answer it. If not, "
+        "say in one short sentence that you did not hear them, and ask them to say it again."
+    ),
+}
 
 
 class Exchange:
@@ -95,21 +113,23 @@ class Exchange:
         self._timeline = timeline
         self._transcript = transcript
         self._actions = actions
-        self._tools = ToolRunner(timeline, actions.run, info)
-        self._asked_tools: dict[str, Checks | None] = {}  # calls of the AI without a result, and their moves
+        self._outcomes = Outcomes(conversation, self.session, timeline, actions, info, self)
         self._end = end
         self._ended = False
-        self._watchdog = Watchdog(Limits.of(settings), time.monotonic())
-        self._closing: EndReason | None = None  # end with this once the agent has finished speaking
-        self._closing_by = 0.0
-        self._reprompted = False
+        now = time.monotonic()
+        self._watchdog = Watchdog(Limits.of(settings), now)
+        self._owed = Owed(Terms.of(settings), turns=self.session.capabilities.turns)
+        self._ear = Ear(cast(Law, audio.law or "ulaw"))
+        self._farewell = Farewell(settings.goodbye_before_s)
         self._sounded = False  # the present answer was heard, or did something
         self._turn_ended_ms: int | None = None
         self._item = ""  # the item that is being spoken
         self._overflowing = False
-        self._answer_owed = False  # the caller spoke into the last good-bye
         self._away = False  # the caller is on hold, or being transferred
         self._away_since = 0.0
+        self._unheard_at = float("-inf")
+        self._leave_at = float("inf")  # the AI's session ends soon: another takes its place at a quiet moment
+        self._last_error: ProviderError | None = None
 
     # --- from the call ---
 
@@ -117,48 +137,52 @@ class Exchange:
         """Open the AI's session and have it greet the caller. A failure ends the call."""
         begun = time.monotonic()
         first = self._conversation.begin()
-        self._note_state(first)
+        self.state_noted(first)
         try:
             await self.session.connect(self._conversation.brief)
         except ProviderError as error:
             self._failed(error)
             return
         self._timeline.add("provider.ready", ms=round((time.monotonic() - begun) * 1000))
-        self._watchdog.ready(time.monotonic())
+        self._owed.asked(None, time.monotonic(), first=True)
         self.session.speak()
-        self._run(first.runs)
+        self._outcomes.run(first.runs)
+
+    def hear(self, frame: bytes) -> None:
+        """Take the next frame of the caller's sound."""
+        self._ear.add(frame, agent=self.playout.playing, signs=self.session.messages_in)
+        self.session.send_audio(frame)
 
     def key(self, digit: str) -> None:
         """Hear a key of the caller's phone."""
         if not self._ended and not self._away:
             self._watchdog.key_pressed(time.monotonic())
             self._conversation.spoke()
-            self._not_done()
-            self._apply(self._conversation.key(digit))
+            self._farewell.caller_speaks()
+            self._outcomes.apply(self._conversation.key(digit))
 
     def check(self, now: float) -> None:
         """See to what is due at ``now`` (monotonic seconds)."""
         if not self._ended and not self._away:
-            self._apply(self._conversation.tick())
-        if (
-            self._closing is not None
-            and not self._away
-            and now >= self._closing_by
-            and not self.playout.playing
-        ):
-            self._finish(self._closing)
+            self._outcomes.apply(self._conversation.tick())
+        ending = self._farewell.reason
+        if ending is not None and not self._away and self._farewell.due(now) and not self.playout.playing:
+            self._finish(ending)
             return
-        alarm = self._watchdog.check(now)
+        if not self._ended:
+            self._see_to_the_ai(now)
+        alarm = self._watchdog.check(now, owed=self._owed.open)
         if alarm is not None:
             self._timeline.add("alarm", name=alarm.name.lower())
             self._on_alarm(alarm)
 
     def stop(self) -> None:
         """Take no more of the AI's events, but for the last words of a turn."""
-        self._ended = True
+        self._ended = self._outcomes.over = True
         playout = self.playout
         for item in self._transcript.being_heard:
             self._transcript.cut(item, playout.heard_ms(item), playout.received_ms(item))
+        self._transcript.wait_no_longer()
 
     async def close(self) -> None:
         """End the AI's session."""
@@ -167,7 +191,7 @@ class Exchange:
 
     async def stop_tools(self) -> None:
         """Stop the tools that are at work, and wait until they have cleaned up."""
-        await self._tools.close()
+        await self._outcomes.close()
 
     # --- for the actions ---
 
@@ -177,7 +201,7 @@ class Exchange:
         give_up, quiet_since = now + longest_s, now
         while now < give_up and now < quiet_since + _SETTLED_S:
             # An AI that waits for a tool is as busy as it is silent.
-            if self.playout.playing or (self.session.busy and not self._asked_tools):
+            if self.playout.playing or (self.session.busy and not self._outcomes.awaited):
                 quiet_since = now
             await asyncio.sleep(_POLL_S)
             now = time.monotonic()
@@ -185,7 +209,7 @@ class Exchange:
     def tell(self, instructions: str) -> None:
         """Have the agent say something, once it has finished what it is saying."""
         if not self._ended:
-            self._watchdog.answer_expected(time.monotonic())
+            self._owed.asked(instructions, time.monotonic())
             self.session.speak(instructions)
 
     def caller_away(self, away: bool) -> None:
@@ -196,13 +220,48 @@ class Exchange:
         elif self._away and not away:
             self._conversation.waited(now - self._away_since)
         self._away = away
-        if not away and self._closing is EndReason.AGENT_HANGUP:
-            self._closing = None  # there is something to say first
+        if not away:
+            self._farewell.not_yet()
         self._watchdog.caller_away(away, now)
+        self._owed.pause("away", away, now)
 
     def hang_up_after_speech(self) -> None:
-        """End the call once the agent has finished speaking."""
-        self._close_after_speech(EndReason.AGENT_HANGUP)
+        """End the call once the agent has finished speaking; a caller who is speaking is not done."""
+        if not self._owed.caller_speaks:
+            self._close_after_speech(EndReason.AGENT_HANGUP)
+
+    # --- for the outcomes ---
+
+    def speak_up(self, outcome: Outcome) -> None:
+        """Have the AI say what it was not asked for."""
+        if outcome.entered is not None:
+            if outcome.entered.cause in ("key", "digits") and not self.session.capabilities.full_duplex:
+                # Who presses a key has heard enough. An AI that hears while it speaks breaks off by itself;
+                # where in its sound the new begins, nobody could tell.
+                self.session.interrupt(self._flush(), cancel=True)
+            self._owed.asked(None, time.monotonic())
+            self.session.speak()
+        elif outcome.say:
+            self.tell(outcome.say)
+
+    def state_noted(self, outcome: Outcome) -> None:
+        """Hear of the state that the conversation is in."""
+        silence = self._conversation.silence
+        self._watchdog.silence(silence.after_s if silence is not None else 0.0)
+        entered = outcome.entered
+        if entered is not None:
+            self._timeline.add("state", before=entered.before, after=entered.after, cause=entered.cause)
+            log.info("state", before=entered.before, after=entered.after, cause=entered.cause)
+
+    def tools_at_work(self, running: bool) -> None:
+        """Hear that the AI waits for a tool, or no longer."""
+        now = time.monotonic()
+        self._watchdog.tools_at_work(running, now)
+        self._owed.pause("tools", running, now)
+
+    def answer_follows(self) -> None:
+        """Hear that the AI was given a result, and is to speak of it."""
+        self._owed.more(time.monotonic())
 
     # --- from the AI ---
 
@@ -216,26 +275,26 @@ class Exchange:
             case AgentAudioDone():
                 self._finish_item(event.item_id)
             case SpeechStarted():
-                cuts = self._cut()
-                self._watchdog.caller_spoke(time.monotonic())
-                self._conversation.spoke()
-                self._timeline.add("caller.speech_started")
-                self._transcript.caller_speaks(self._conversation.state, time.time())
-                self._on_interrupted(cuts)
+                self._on_speech_started(event)
             case Interrupted():
                 cuts = self._cut()
                 self._watchdog.caller_active(time.monotonic())
+                self._owed.interrupted(time.monotonic())
                 self._on_interrupted(cuts)
             case CallerActive():
                 self._conversation.spoke()
                 self._transcript.caller_speaks(self._conversation.state, time.time())
                 self._watchdog.caller_active(time.monotonic())
+                if not event.earlier:
+                    self._owed.caller_active(time.monotonic())
             case SpeechStopped():
                 self._watchdog.caller_stopped(time.monotonic())
+                self._owed.turn_ended(time.monotonic())
                 self._turn_ended_ms = self._timeline.now_ms()
                 self._timeline.add("caller.speech_stopped")
             case ResponseStarted():
                 self._sounded = False
+                self._owed.begun(time.monotonic())
             case ResponseDone():
                 self._on_response_done(event)
             case AgentText():
@@ -244,16 +303,20 @@ class Exchange:
                 log.info("agent", text=event.text, state=self._conversation.state)
             case CallerText():
                 self._timeline.add("caller.said", text=event.text)
-                self._transcript.caller_said(event.text, self._conversation.state, time.time())
+                self._transcript.caller_said(event.text, self._conversation.state, time.time(), event.item_id)
                 log.info("caller", text=event.text, state=self._conversation.state)
             case ToolCall():
-                self._on_tool_call(event)
+                self._sounded = True
+                self._outcomes.called(event)
             case ToolCallsCancelled():
-                self._on_tools_cancelled(event)
+                self._outcomes.taken_back(event)
+            case ConnectionLost():
+                self._owed.pause("connection", True, time.monotonic())
             case Reconnected():
                 self._on_reconnected(event)
             case SessionExpires():
-                self._watchdog.expires(time.monotonic() + event.seconds - _EXPIRY_MARGIN_S)
+                early = min(_LEAVE_EARLY_S, event.seconds / 10)
+                self._leave_at = time.monotonic() + event.seconds - early
             case Fault():
                 self._on_fault(event.error)
 
@@ -261,8 +324,10 @@ class Exchange:
         playout = self.playout
         self._item = event.item_id
         if playout.push(event.item_id, event.data):
-            self._watchdog.agent_audio(time.monotonic())
-            self._answer_owed = False
+            now = time.monotonic()
+            self._watchdog.agent_audio(now)
+            self._owed.sounded(now)
+            self._farewell.agent_heard()
             self._sounded = True
             self.wake()
         elif playout.overflow_bytes and not self._overflowing:
@@ -275,6 +340,16 @@ class Exchange:
         if not self.playout.playing:
             self._transcript.agent_quiet()
         self._maybe_quiet()
+
+    def _on_speech_started(self, event: SpeechStarted) -> None:
+        cuts = self._cut()
+        now = time.monotonic()
+        self._watchdog.caller_spoke(now)
+        self._owed.caller_speaks_now(now)
+        self._conversation.spoke()
+        self._timeline.add("caller.speech_started")
+        self._transcript.caller_speaks(self._conversation.state, time.time(), event.item_id)
+        self._on_interrupted(cuts)
 
     def _cut(self) -> list[Cut]:
         """Silence the agent at once."""
@@ -300,157 +375,38 @@ class Exchange:
             )
         if cuts:
             log.info("the caller interrupts", heard_ms=cuts[0].heard_ms, received_ms=cuts[0].received_ms)
-        self._not_done()
-        # At the time limit there is no more than the answer to it.
-        self._answer_owed = self._closing is not None
-
-    def _not_done(self) -> None:
-        """Somebody who speaks, or presses a key, into a good-bye is not done."""
-        if self._closing in (EndReason.AGENT_HANGUP, EndReason.CALLER_IDLE):
-            self._closing = None
+        self._farewell.caller_speaks()
 
     def _on_response_done(self, event: ResponseDone) -> None:
-        if self.session.busy:
-            # It called a tool, or another answer was asked for: that one is awaited now.
-            self._watchdog.answer_expected(time.monotonic())
-        elif event.status != "cancelled":
-            self._watchdog.answer_ended()
+        now = time.monotonic()
+        sounded, self._sounded = self._sounded, False
         self._finish_item(self._item)
-        if event.status == "failed" and event.error is not None:
-            self._answer_failed(event.error)
-        elif event.status == "incomplete" and not self._sounded and not self.session.busy:
-            self._answer_failed(_silent("broke its answer off before the first sound"))
+        if event.status == "failed":
+            self._answer_failed(event.error or _silent("failed without a reason"), heard=sounded)
+        elif self.session.busy:
+            # It called a tool, or another answer was asked for: that one is awaited now.
+            self._owed.more(now)
+        elif sounded or self._outcomes.awaited:
+            # Who was interrupted owes what follows.
+            if not (event.status == "cancelled" and self._owed.open):
+                self._owed.done()
+        elif event.status == "incomplete":
+            error = event.error or _silent("broke its answer off before the first sound")
+            self._answer_failed(error, heard=False)
         elif event.status == "completed":
-            self._reprompted = False
-
-    def _on_tool_call(self, event: ToolCall) -> None:
-        self._sounded = True
-        outcome = self._conversation.call_tool(event.name, event.arguments)
-        if outcome.output is not None:
-            self._timeline.add("tool", name=event.name, arguments=event.arguments, output=outcome.output)
-        self._apply(outcome, event.call_id)
-
-    def _on_tools_cancelled(self, event: ToolCallsCancelled) -> None:
-        self._timeline.add("tool.cancelled", calls=", ".join(event.call_ids))
-        for call_id in event.call_ids:
-            if self._tools.cancel(call_id):
-                log.info("a tool is broken off: the AI has no use for it any more")
-            checks = self._waits_no_more(call_id)
-            if checks is not None:
-                self._conversation.withdraw(checks.request)
-
-    # --- the conversation ---
-
-    def _apply(self, outcome: Outcome, call_id: str = "") -> None:
-        """Do what the conversation asks for; ``call_id`` is the AI's call that it answers, if any."""
-        self._note_state(outcome)
-        if outcome.changed:
-            # Before the result: what the AI says next goes by it.
-            self.session.update(self._conversation.brief)
-        if outcome.keyed is not None and outcome.keyed.wanted:
-            self._actions.keyed(outcome.keyed)
-        if call_id and outcome.output is not None:
-            self._answer(call_id, outcome.output, speak_on=not outcome.end_call)
-        if call_id and outcome.work is not None:
-            self._waits_for(call_id, None)
-            self._tools.start([outcome.work], partial(self._ran, outcome.work, call_id), call_id)
-        if outcome.checks is not None:
-            if call_id:
-                self._waits_for(call_id, outcome.checks)
-            done = partial(self._checked, outcome.checks, call_id)
-            self._tools.start(outcome.checks.works, done, call_id)
-        if not call_id:
-            self._speak_up(outcome)
-        self._run(outcome.runs)
-        if outcome.end_call:
-            self._close_after_speech(EndReason.AGENT_HANGUP)
-
-    def _note_state(self, outcome: Outcome) -> None:
-        silence = self._conversation.silence
-        self._watchdog.silence(silence.after_s if silence is not None else 0.0)
-        entered = outcome.entered
-        if entered is not None:
-            self._timeline.add("state", before=entered.before, after=entered.after, cause=entered.cause)
-            log.info("state", before=entered.before, after=entered.after, cause=entered.cause)
-
-    def _speak_up(self, outcome: Outcome) -> None:
-        """Have the AI say what it was not asked for."""
-        if outcome.entered is not None:
-            if outcome.entered.cause in ("key", "digits") and not self.session.capabilities.full_duplex:
-                # Who presses a key has heard enough. An AI that hears while it speaks breaks off by itself;
-                # where in its sound the new begins, nobody could tell.
-                self.session.interrupt(self._flush(), cancel=True)
-            self._watchdog.answer_expected(time.monotonic())
-            self.session.speak()
-        elif outcome.say:
-            self.tell(outcome.say)
-
-    def _run(self, works: Sequence[Work]) -> None:
-        """Run tools for the flow, one after another: a second transfer is for when the first fails."""
-        if works:
-            first, *rest = works
-            self._tools.start([first], partial(self._ran_by_flow, first, rest))
-
-    def _waits_for(self, call_id: str, checks: Checks | None) -> None:
-        self._asked_tools[call_id] = checks
-        self._watchdog.tools_at_work(True, time.monotonic())
-
-    def _waits_no_more(self, call_id: str) -> Checks | None:
-        checks = self._asked_tools.pop(call_id, None)
-        if not self._asked_tools:
-            self._watchdog.tools_at_work(False, time.monotonic())
-        return checks
-
-    def _answer(self, call_id: str, output: str, *, speak_on: bool = True) -> None:
-        self._waits_no_more(call_id)
-        if not self._ended:
-            if speak_on:
-                self._watchdog.answer_expected(time.monotonic())
-            self.session.tool_result(call_id, output, answer=speak_on)
-
-    def _ran(self, work: Work, call_id: str, results: list[Result]) -> None:
-        result = results[-1]
-        if self._ended:
-            return
-        if result.broken:
-            self._apply(self._conversation.broken(f"the tool {work.name!r} failed"), call_id)
-            return
-        self._apply_quietly(self._conversation.learned(result.learned))
-        self._answer(call_id, result.output)
-
-    def _checked(self, checks: Checks, call_id: str, results: list[Result]) -> None:
-        if self._ended:
-            return
-        last = results[-1]
-        if last.broken:
-            self._conversation.withdraw(checks.request)
-            self._apply(self._conversation.broken(last.problem), call_id)
-            return
-        learned = {name: value for result in results for name, value in result.learned.items()}
-        self._apply(self._conversation.checked(checks.request, learned, last.problem), call_id)
-
-    def _ran_by_flow(self, work: Work, rest: Sequence[Work], results: list[Result]) -> None:
-        result = results[-1]
-        if self._ended:
-            return
-        self._conversation.learned(result.learned)  # told together with what follows
-        self._apply_quietly(self._conversation.ran(work.name, result.output))
-        if result.continued is not None:
-            self.tell(result.continued.say)
-        elif rest:
-            self._run(rest)
-        elif result.problem and work.own is None:
-            self.tell(f"{work.name}: {result.problem}. Tell the caller in your own words, and go on.")
-        elif work.name == HOLD:
-            self.tell("The caller is back from hold. Go on.")
-
-    def _apply_quietly(self, outcome: Outcome) -> None:
-        """Tell the AI what has changed, though there is nothing to say."""
-        if outcome.changed:
-            self.session.update(self._conversation.brief)
+            self._timeline.add("provider.answer_empty")
+            log.warning("the AI's answer had no sound; it is asked again")
+            self._owed.empty(now)
+        elif self._owed.state is State.BEGUN:
+            # Cancelled, and neither by us nor by a caller who speaks.
+            self._owed.failed(now, "its answer was cancelled")
 
     def _on_reconnected(self, event: Reconnected) -> None:
-        self._watchdog.reconnected(time.monotonic(), expected=self.session.busy)
+        now = time.monotonic()
+        self._leave_at = float("inf")
+        self._owed.pause("connection", False, now)
+        if self.session.busy:
+            self._owed.more(now)
         self._turn_ended_ms = None
         self._timeline.add(
             "provider.reconnected", cause=event.cause, resumed=event.resumed, gap_ms=event.gap_ms
@@ -468,19 +424,85 @@ class Exchange:
             return
         self._timeline.add("provider.error", error=str(error))
         log.warning("the AI reports an error; the call goes on", error=str(error))
+        if self._owed.open and (error.code in PASSING or error.retry_after_s is not None):
+            # What it owes will not come, whether it says so of the answer or not.
+            self._last_error = error
+            self._owed.failed(time.monotonic(), error.message, wait=error.retry_after_s)
 
-    def _answer_failed(self, error: ProviderError) -> None:
-        """Ask once more after an answer that failed: it would be a silent turn."""
+    def _answer_failed(self, error: ProviderError, *, heard: bool) -> None:
+        """Hear that an answer failed: it is asked for again, or it would be a silent turn."""
         self._timeline.add("provider.answer_failed", error=str(error))
         log.warning("the AI's answer failed", error=str(error))
-        if error.fatal or self._reprompted:
+        if error.fatal:
             self._failed(error)
-        else:
-            self._reprompted = True
-            self._watchdog.ready(time.monotonic())
-            if self.session.busy:
+            return
+        self._last_error = error
+        self._owed.failed(
+            time.monotonic(),
+            error.message,
+            wait=error.retry_after_s,
+            rejected=error.rejected,
+            heard=heard,
+        )
+
+    # --- what the AI owes ---
+
+    def _see_to_the_ai(self, now: float) -> None:
+        """See to an AI that owes an answer, that is deaf, or whose session ends soon."""
+        ear, signs, playing = self._ear, self.session.messages_in, self.playout.playing
+        if ear.said_s >= _UNHEARD_VOICE_S and ear.quiet_s >= _UNHEARD_AFTER_S:
+            deaf = signs == ear.began_at and not (playing or self._away or self._outcomes.awaited)
+            if deaf and not self._owed.open and now - self._unheard_at >= _UNHEARD_AGAIN_S:
+                self._unheard_at = now
+                self._owed.unheard(now)
+            ear.forget()
+        step = self._owed.due(now, signs, quiet_s=ear.quiet_s, voiced=ear.said_s > 0, playing=playing)
+        if step is not None:
+            self._take(step)
+        elif now >= self._leave_at and self._nothing_goes_on:
+            self._leave_at = float("inf")
+            self.session.renew("its session ends soon", again=False)
+
+    @property
+    def _nothing_goes_on(self) -> bool:
+        owed = self._owed
+        busy = self.session.busy or self.playout.playing or self._outcomes.awaited
+        return not (busy or owed.open or owed.caller_speaks) and self._ear.quiet_s >= _QUIET_S
+
+    def _take(self, step: Step) -> None:
+        """Do what the AI's silence asks for."""
+        self._timeline.add("provider.owes", do=step.do.name.lower(), why=step.why)
+        match step.do:
+            case Do.END_TURN:
+                log.warning("the AI does not end the caller's turn; it is ended")
+                self._turn_ended_ms = self._timeline.now_ms()
+                self._watchdog.caller_stopped(time.monotonic())
+                self.session.end_turn()
+            case Do.ASK:
+                note = log.info if step.planned else log.warning
+                note("the AI owes an answer; it is asked again", why=step.why)
                 self.session.interrupt(self._flush(), cancel=True)
-            self.session.speak()
+                self.session.speak(self._words(step))
+            case Do.RENEW:
+                log.warning("the AI is mute; going on over another connection", why=step.why)
+                self.session.interrupt(self._flush(), cancel=True)
+                self.session.renew(f"it was mute: {step.why}", again=step.for_caller)
+                if not step.for_caller:
+                    self.session.speak(self._words(step))
+            case Do.GIVE_UP:
+                self._failed(self._last_error or _silent(step.why))
+
+    def _words(self, step: Step) -> str | None:
+        """Return the words to ask again with."""
+        nudge = _AGAIN.get(step.how)
+        if nudge is None or (step.how is How.ALOUD and step.words is not None):
+            return step.words
+        if step.words is not None:
+            return f"{step.words}\n\n{nudge}"
+        if self.session.capabilities.update == "session":
+            # These words take the place of the instructions for one answer, which go on to hold.
+            return f"{self._conversation.brief.instructions}\n\n{nudge}"
+        return nudge
 
     def _failed(self, error: ProviderError) -> None:
         if self._ended:
@@ -502,9 +524,8 @@ class Exchange:
         self._watchdog.agent_quiet(now)
         if not self.playout.starving:
             self._transcript.agent_quiet()
-        if self.session.busy:
-            # In the middle of an answer: its rest must come soon.
-            self._watchdog.answer_expected(now)
+        # In the middle of an answer its rest must come soon.
+        self._owed.drained(now, more=self.session.busy)
         self._maybe_quiet()
 
     # --- deadlines ---
@@ -516,40 +537,35 @@ class Exchange:
             case Alarm.SAY_GOODBYE:
                 self._say_and_close(_GOODBYE, EndReason.TIME_LIMIT)
             case Alarm.CALLER_SILENT:
-                self._apply(self._conversation.silent())
+                self._outcomes.apply(self._conversation.silent())
             case Alarm.CALLER_IDLE:
                 self._say_and_close(_IDLE_GOODBYE, EndReason.CALLER_IDLE)
             case Alarm.ASK_CALLER:
                 log.info("the caller is silent; asking")
-                self._watchdog.ready(time.monotonic())  # an AI that is silent when asked is not there
+                # An AI that is silent when asked is not there.
+                self._owed.asked(_ASK_CALLER, time.monotonic(), first=True)
                 self.session.speak(_ASK_CALLER)
-            case Alarm.NO_FIRST_AUDIO:
-                self._failed(_silent(f"said nothing within {self._settings.first_audio_timeout_s:g} s"))
-            case Alarm.NO_RESPONSE:
-                self._answer_failed(_silent(f"gave no answer within {self._settings.response_timeout_s:g} s"))
 
     def _say_and_close(self, instructions: str, reason: EndReason) -> None:
-        if self._closing is not None:
+        if self._farewell.reason is not None:
             return
         log.info("saying good-bye", reason=reason.value)
         self.session.interrupt(self._flush(), cancel=True)
+        self._owed.asked(instructions, time.monotonic())
         self.session.speak(instructions)
         self._close_after_speech(reason)
 
     def _close_after_speech(self, reason: EndReason) -> None:
-        self._closing = reason
-        self._closing_by = time.monotonic() + max(self._settings.goodbye_before_s, _LONGEST_GOODBYE_S)
+        self._farewell.begin(reason, time.monotonic())
         self._maybe_quiet()
 
     def _maybe_quiet(self) -> None:
         """Begin the end, if the call is closing and the agent has finished."""
-        if self._answer_owed or self.session.busy or self.playout.playing:
-            return
-        if self._closing is not None:
-            self._closing_by = min(self._closing_by, time.monotonic() + _LAST_WORD_S)
+        if not (self._owed.open or self.session.busy or self.playout.playing):
+            self._farewell.quiet(time.monotonic())
 
     def _finish(self, reason: EndReason) -> None:
-        self._ended = True
+        self._ended = self._outcomes.over = True
         self._end(reason)
 
 

@@ -50,7 +50,7 @@ class ToolRunner:
         self._timeline = timeline
         self._act = act
         self._info = info
-        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[str, bool]] = {}  # the AI's call, and if it can be undone
 
     @property
     def running(self) -> int:
@@ -61,12 +61,16 @@ class ToolRunner:
         """Run tools one after another, until one fails; ``done`` is told what came of them."""
         name = f"tool {', '.join(work.name for work in works)}"
         task = asyncio.get_running_loop().create_task(self._run(works, done), name=name)
-        self._tasks[task] = call_id
+        self._tasks[task] = (call_id, all(work.own is None for work in works))
         task.add_done_callback(self._ended)
+
+    def goes_on(self, call_id: str) -> bool:
+        """Return whether a tool of the user's own is at work for a call of the AI: nobody can undo it."""
+        return any(key == call_id and not undone for key, undone in self._tasks.values())
 
     def cancel(self, call_id: str) -> bool:
         """Stop the tools of a call of the AI; return whether there were any."""
-        tasks = [task for task, key in self._tasks.items() if call_id and key == call_id]
+        tasks = [task for task, (key, _) in self._tasks.items() if call_id and key == call_id]
         for task in tasks:
             task.cancel()
         return bool(tasks)

@@ -1,4 +1,7 @@
-"""The deadlines of a call: its length, a silent caller, an AI that does not speak. Pure."""
+"""The deadlines of a call that concern the caller: its length, and their silence. Pure.
+
+What the AI owes is another matter: see ``owed``.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,6 @@ class Alarm(Enum):
     CALLER_SILENT = auto()
     ASK_CALLER = auto()
     CALLER_IDLE = auto()
-    NO_FIRST_AUDIO = auto()
-    NO_RESPONSE = auto()
 
 
 @dataclass(slots=True)
@@ -30,19 +31,11 @@ class Limits:
     length: float
     goodbye_before: float
     idle: float
-    first_audio: float
-    response: float
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
         """Return the limits of the settings."""
-        return cls(
-            settings.max_call_duration_s,
-            settings.goodbye_before_s,
-            settings.idle_caller_s,
-            settings.first_audio_timeout_s,
-            settings.response_timeout_s,
-        )
+        return cls(settings.max_call_duration_s, settings.goodbye_before_s, settings.idle_caller_s)
 
 
 class Watchdog:
@@ -50,10 +43,8 @@ class Watchdog:
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._latest = self._end = now + limits.length
+        self._end = now + limits.length
         self._goodbye = self._end - limits.goodbye_before if limits.goodbye_before else _NEVER
-        self._first_audio = _NEVER
-        self._response = _NEVER
         self._quiet_since = now
         self._asked = False
         self._busy = False
@@ -68,31 +59,21 @@ class Watchdog:
     def caller_away(self, away: bool, now: float) -> None:
         """Hear that the caller cannot speak with the AI for a while, or can again: nobody is waited for."""
         self._away = away
-        self._begin_anew(now)
+        self._quiet_since = now
 
     def tools_at_work(self, running: bool, now: float) -> None:
         """Hear that the AI waits for a tool, or no longer: neither it nor the caller is waited for."""
         if self._tools and not running:
-            self._begin_anew(now)
+            self._quiet_since = now
         self._tools = running
-
-    def _begin_anew(self, now: float) -> None:
-        self._quiet_since = now
-        if self._response != _NEVER:
-            self.answer_expected(now)
 
     def key_pressed(self, now: float) -> None:
         """Hear that the caller pressed a key: they are there."""
         self._asked = False
         self._quiet_since = now
 
-    def ready(self, now: float) -> None:
-        """The AI was asked to greet: its first sound is awaited."""
-        self._first_audio = now + self._limits.first_audio
-
     def agent_audio(self, now: float) -> None:
-        """Hear that the agent's sound arrived: the AI is alive."""
-        self._first_audio = self._response = _NEVER
+        """Hear that the agent's sound arrived."""
         self._busy = True
         self._quiet_since = now
 
@@ -105,65 +86,35 @@ class Watchdog:
         """Hear that the caller began to speak."""
         self._busy = True
         self._asked = False
-        self._first_audio = self._response = _NEVER
         self._quiet_since = now
 
     def caller_stopped(self, now: float) -> None:
-        """Hear that the caller's turn ended: an answer is awaited."""
+        """Hear that the caller's turn ended."""
         self._busy = False
         self._quiet_since = now
-        self.answer_expected(now)
 
     def caller_active(self, now: float) -> None:
-        """Hear of a sign that the caller has said something: an answer is awaited, if none is heard."""
+        """Hear of a sign that the caller has said something."""
         self._asked = False
-        self._first_audio = _NEVER
         self._quiet_since = now
-        if not self._busy:
-            self.answer_expected(now)
 
-    def expires(self, end: float) -> None:
-        """Hear that the AI's session, the present one, ends at ``end``: the call cannot be longer."""
-        if self._end != _NEVER:
-            self._end = min(end, self._latest)
-            if self._goodbye != _NEVER:
-                self._goodbye = self._end - self._limits.goodbye_before
-
-    def reconnected(self, now: float, *, expected: bool) -> None:
-        """Hear that the AI is there again after a while; ``expected``: it was asked for something."""
-        if self._first_audio != _NEVER:
-            self.ready(now)
-        elif expected or self._response != _NEVER:
-            self.answer_expected(now)
-
-    def answer_expected(self, now: float) -> None:
-        """Hear that the AI should speak soon."""
-        self._response = now + self._limits.response
-
-    def answer_ended(self) -> None:
-        """Hear that an answer ended, with or without sound, and no other is expected."""
-        self._response = _NEVER
-
-    def check(self, now: float) -> Alarm | None:
+    def check(self, now: float, *, owed: bool) -> Alarm | None:
         """Return the most urgent alarm that is due. Each is raised once, ``ASK_CALLER`` once a silence.
 
-        Where the state has a say in silence, each such while of it is told, and nothing else of it.
+        While something is ``owed`` to the caller, nobody waits for them. Where the state has a say in
+        silence, each such while of it is told, and nothing else of it.
         """
         if now >= self._end:
             self._end = _NEVER
             return Alarm.TIME_LIMIT
         if self._away:
             return None
-        if not self._tools and now >= self._first_audio:
-            self._first_audio = _NEVER
-            return Alarm.NO_FIRST_AUDIO
-        if not self._tools and now >= self._response:
-            self._response = _NEVER
-            return Alarm.NO_RESPONSE
         if now >= self._goodbye:
             self._goodbye = _NEVER
             return Alarm.SAY_GOODBYE
-        waiting = self._busy or self._tools or self._response != _NEVER or self._first_audio != _NEVER
+        if owed:
+            self._quiet_since = max(self._quiet_since, now)
+        waiting = self._busy or self._tools or owed
         if self._silence and not waiting:
             if now < self._quiet_since + self._silence:
                 return None

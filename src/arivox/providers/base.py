@@ -243,6 +243,8 @@ class SessionCounters:
     """Caller's audio dropped because the provider's socket stalled, or was never ready."""
     reconnects: int = 0
     """Connections after the first."""
+    left_out: int = 0
+    """Parts of the configuration that the service refused, and the session does without."""
     skipped_silence_ms: float = 0.0
     """Silence of the agent that was left out: the queue to the caller was getting long."""
     usage: dict[str, int] = field(default_factory=dict)

@@ -6,6 +6,7 @@ It is opened while time allows, and what is said before the session is ready is 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -18,14 +19,14 @@ from arivox.backoff import delays
 from arivox.errors import ProviderError
 from arivox.logs import TO_PROVIDER
 from arivox.providers.base import SessionCounters, SessionExpires
+from arivox.providers.refusal import LASTING, LONGEST_WAIT_S, PASSING, retry_after_s
 from arivox.providers.socket import ProviderSocket
 
 log = structlog.get_logger()
 
 _EARLY_AUDIO_MS: Final = 5000
-# Close codes after which another attempt may succeed; the others answer a mistake of ours.
+# Close codes after which another attempt to open may succeed; the others answer a mistake of ours.
 _TRANSIENT_CLOSES: Final = frozenset({1001, 1005, 1006, 1011, 1012, 1013, 1015})
-_TRANSIENT_CODES: Final = frozenset({"connect", "429", "500", "502", "503", "504", "server_error"})
 
 
 async def open_in_time(provider: str, timeout_s: float, attempt: Callable[[], Awaitable[None]]) -> None:
@@ -40,9 +41,10 @@ async def open_in_time(provider: str, timeout_s: float, attempt: Callable[[], Aw
                 try:
                     await attempt()
                 except ProviderError as error:
-                    if error.code not in _TRANSIENT_CODES:
+                    if error.code not in PASSING:
                         raise
                     last = error
+                    delay = max(delay, min(error.retry_after_s or 0.0, LONGEST_WAIT_S))
                     log.warning("the AI's server did not take the session; trying again", error=str(error))
                 else:
                     return
@@ -62,15 +64,18 @@ def expiry(expires_at: object) -> SessionExpires | None:
 
 
 def closed_by_server(provider: str, code: int, reason: str, *, opening: bool) -> ProviderError:
-    """Return the error for a connection that the server closed; while opening, ``connect`` to try again."""
+    """Return the error for a connection that the server closed; while opening, ``connect`` to try again.
+
+    A session that was set up is lost, whatever the code: another may do, unless the reason names what lasts.
+    """
     text = f"the server closed the connection (code {code}{': ' + reason if reason else ''})"
-    if opening and code in _TRANSIENT_CLOSES:
-        return ProviderError(provider, text, code="connect")
     # The reason is "<type>.<code>" for a refusal of ours.
-    named = code >= 3000 and "." in reason
-    return ProviderError(
-        provider, text, code=reason.rpartition(".")[2] if named else str(code), lost=code in _TRANSIENT_CLOSES
-    )
+    named = re.fullmatch(r"[a-z_]+\.([a-z_]+)", reason.strip())
+    name = named[1] if named is not None else str(code)
+    if opening and (code in _TRANSIENT_CLOSES or name in PASSING):
+        name = "connect"
+    lost = not opening and name not in LASTING
+    return ProviderError(provider, text, code=name, lost=lost, retry_after_s=retry_after_s(reason))
 
 
 class Connection:

@@ -29,6 +29,33 @@ _WAIT: Final = re.compile(
 )
 
 
+PASSING: Final = frozenset(
+    {
+        "429",
+        "500",
+        "502",
+        "503",
+        "504",
+        "connect",
+        "internal_error",
+        "overloaded",
+        "overloaded_error",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "server_error",
+        "server_overloaded",
+        "service_unavailable",
+        "session_expired",
+        "session_limit_reached",
+        "too_many_requests",
+    }
+)
+"""Codes and types of refusals that may be over in a moment: the same is tried again while time allows."""
+
+LONGEST_WAIT_S: Final = 10.0
+"""No caller waits longer for the next try, whatever the service asks for."""
+
+
 def retry_after_s(text: str) -> float | None:
     """Return how long a service's text asks to wait, in seconds; None if it does not say."""
     match = _WAIT.search(text)

@@ -112,6 +112,11 @@ class Settings:
     )
     first_audio_timeout_s: float = _setting(10.0, "Longest wait for the agent's first sound", low=1)
     response_timeout_s: float = _setting(15.0, "Longest wait for an answer to what the caller said", low=1)
+    ask_again_s: float = _setting(
+        2.0,
+        "Seconds of silence after which an AI that owes an answer is asked again; slow ones need more",
+        low=0.3,
+    )
     failure_media: str = _setting(
         "tone:congestion",
         "What a caller hears for two seconds when the AI fails in mid-call, before the dialplan goes on "

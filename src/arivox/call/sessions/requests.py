@@ -49,6 +49,11 @@ class Requests:
         else:
             self._unbegun = deque(words for words in self._unbegun if words is not None)
 
+    def dropped(self) -> None:
+        """Hear that nothing of what was asked is wanted any more."""
+        self._unbegun.clear()
+        self._present = None
+
     def session_lost(self) -> None:
         """Hear that another session takes the place of the present one."""
         self._postponed += self._unbegun

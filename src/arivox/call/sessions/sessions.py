@@ -28,6 +28,7 @@ from arivox.providers.base import (
     Brief,
     CallerActive,
     CallerText,
+    ConnectionLost,
     Fault,
     OnProviderEvent,
     ProviderEvent,
@@ -95,6 +96,7 @@ class Sessions:
         self._requests = Requests()
         self._errands = Errands()
         self._answering = False
+        self._sounded = False  # the answer in progress
         self._owed = False  # an answer that nothing brings by itself
 
     def __repr__(self) -> str:
@@ -119,6 +121,11 @@ class Sessions:
         if self._replacing:
             return bool(self._requests) or self._owed
         return self._current.busy
+
+    @property
+    def messages_in(self) -> int:
+        """Return how many messages the session in use has sent: one that sends none is mute."""
+        return self._current.counters.messages_in
 
     # --- verbs ---
 
@@ -158,15 +165,52 @@ class Sessions:
         if not self._replacing:
             self._current.update(self._told(brief))
 
-    def tool_result(self, call_id: str, output: str, *, answer: bool = True) -> None:
-        """Give the result of a tool; one that a lost session called is told to the present one in words."""
-        if not self._errands.orphan_returned(call_id, output, answer=answer):
+    def tool_result(self, call_id: str, output: str, *, answer: bool = True) -> bool:
+        """Give the result of a tool; the present session is told in words of one that it did not call.
+
+        Return whether the agent is to speak of it now.
+        """
+        joined = self._errands.orphan_returned(call_id, output, answer=answer)
+        if joined is None:
             self._errands.returned(call_id, output)
             self._current.tool_result(call_id, output, answer=answer)
-        elif not self._errands.orphaned:
+            return answer
+        if not (joined or self._errands.orphaned):
             self.update(self._brief)
-            if self._errands.answer_due():
-                self.speak()
+        if not self._replacing:
+            # A session that goes on over other connections knows the call: it is not at work any more.
+            known = [call_id] if self.capabilities.resume else []
+            for again in (*known, *joined):
+                self._current.tool_result(again, output, answer=answer and again in joined)
+        if not self._errands.orphaned and self._errands.answer_due():
+            self.speak()
+            return True
+        return bool(joined) and answer
+
+    def tool_goes_on(self, call_id: str) -> None:
+        """Hear that a tool goes on though the agent took its call back: it is told of the result."""
+        self._errands.goes_on(call_id)
+
+    def end_turn(self) -> None:
+        """Take the caller's turn for ended, and have it answered."""
+        self._caller.speech_stopped()
+        if not self._replacing:
+            self._requests.made(None)
+            self._current.end_turn()
+
+    def renew(self, cause: str, *, again: bool) -> None:
+        """Give the connection up, which is mute, and go on over another, or in another session.
+
+        With ``again`` what is owed is an answer to the caller, who is heard again there. What was asked of
+        the mute one is not: whoever wants it asks again.
+        """
+        if self._replacing or self._over:
+            return
+        if self.capabilities.resume:
+            self._current.renew(cause)
+            return
+        self._requests.dropped()
+        self._lost(ProviderError(self.name, cause, code="mute", lost=True), again=again)
 
     async def close(self) -> None:
         """End the session, and give up opening another. May be called twice."""
@@ -193,26 +237,30 @@ class Sessions:
             return
         match event:
             case AgentAudio():
-                pass  # most of all events
+                self._sounded = True  # most of all events
             case ResponseStarted():
                 self._answering = True
+                self._sounded = False
                 self._caller.answer_begins()
                 self._errands.answer_begins()
                 self._requests.answer_begins()
             case ResponseDone():
                 self._answer_done(event)
             case SpeechStarted():
-                self._caller.speech_started()
+                self._caller.speech_started(event.item_id)
             case SpeechStopped():
                 self._caller.speech_stopped()
             case CallerActive():
                 self._caller.active(earlier=event.earlier)
             case CallerText():
-                self._caller.written_down(event.text, event.unwritten_ms)
+                self._caller.written_down(event.text, event.unwritten_ms, event.item_id)
             case ToolCall():
-                self._errands.called(event.call_id, event.name)
+                if self._repeated(event):
+                    return
             case ToolCallsCancelled():
                 self._errands.cancelled(event.call_ids)
+            case ConnectionLost():
+                self._connection_lost()
             case Fault() if event.error.lost and not self._over:
                 self._lost(event.error)
                 return
@@ -223,8 +271,28 @@ class Sessions:
     def _answer_done(self, event: ResponseDone) -> None:
         self._answering = False
         self._requests.answer_ends(busy=self._current.busy)
-        if event.status == "completed" and self._errands.answered():
+        # One without a sound tells the caller nothing: they still wait.
+        if event.status == "completed" and self._sounded and self._errands.answered():
             self._caller.answered()
+
+    def _repeated(self, call: ToolCall) -> bool:
+        """Hear that the agent calls a tool. Return whether it need not run for that: it has, or it does."""
+        output = self._errands.called(call.call_id, call.name, call.arguments)
+        if output is not None:
+            log.info("the AI calls a tool again whose result it was not told; it is told now", tool=call.name)
+            self._current.tool_result(call.call_id, output)
+            return True
+        if self._errands.repeats(call.call_id):
+            log.info("the AI calls a tool again that is at work; it runs once", tool=call.name)
+            return True
+        return False
+
+    def _connection_lost(self) -> None:
+        """Hear that the session goes on over another connection, to which what was in progress is unknown."""
+        self._errands.session_lost()
+        told = self._told(self._brief)
+        if told != self._brief:
+            self._current.update(told)
 
     def _own_item(self, item_id: str) -> str:
         """Return what the present session calls an item; empty if it is not one of its own."""
@@ -235,7 +303,7 @@ class Sessions:
 
     # --- the next session ---
 
-    def _lost(self, error: ProviderError) -> None:
+    def _lost(self, error: ProviderError, *, again: bool = False) -> None:
         now = time.monotonic()
         if not self._replacing and now - self._begun_at >= LASTED_S:
             self._fruitless = 0
@@ -246,11 +314,11 @@ class Sessions:
             return
         log.warning("the AI's session is lost; opening another", error=str(error))
         was_speaking = self._caller.speaking
-        old = self._current
-        if not self._replacing:
+        old, first = self._current, not self._replacing
+        if first:
             self._replacing = True
             self._lost_at = now
-            self._take_stock(old.busy)
+            self._take_stock(old.busy, rejected=error.rejected, again=again)
         self._before.append(old.counters)
         self._unclosed.append(old)
         self._current = self._make()
@@ -258,19 +326,29 @@ class Sessions:
         task = asyncio.get_running_loop().create_task(self._follow(old, self._current, error, delay))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if first:
+            self._on_event(ConnectionLost())
         if was_speaking:
             self._on_event(SpeechStopped())
         if self._answering:
             self._answering = False
             self._on_event(ResponseDone("cancelled"))
 
-    def _take_stock(self, busy: bool) -> None:
-        """See what the next session must be told, asked and sent."""
+    def _take_stock(self, busy: bool, *, rejected: bool, again: bool) -> None:
+        """See what the next session must be told, asked and sent.
+
+        After one that was ended for what was said in it, the caller is not heard again: so would be the next.
+        """
         self._errands.session_lost()
         self._requests.session_lost()
         # A tool's result brings the answer by itself.
-        self._owed = (busy or self._caller.open) and not self._errands.orphaned
-        self._caller.session_lost(alone=not (self._owed or self._requests))
+        self._owed = (busy or self._caller.open or again) and not self._errands.orphaned
+        if rejected:
+            self._caller.forget()
+        elif again:
+            self._caller.heard_again()
+        else:
+            self._caller.session_lost(alone=not (self._owed or self._requests))
 
     async def _follow(
         self, old: ProviderSession, session: ProviderSession, error: ProviderError, delay: float
@@ -320,9 +398,9 @@ class Sessions:
 
     def _told(self, brief: Brief) -> Brief:
         """Return the brief with what a later session must know besides."""
-        if self._count == 1:
+        note = "\n".join((*((_NOTE,) if self._count > 1 else ()), *self._errands.told()))
+        if not note:
             return brief
-        note = "\n".join((_NOTE, *self._errands.told()))
         focus = f"{brief.focus}\n\n{note}" if brief.focus.strip() else ""
         return replace(brief, instructions=f"{brief.instructions}\n\n{note}", focus=focus)
 

@@ -35,6 +35,7 @@ class Unanswered:
         self._full_duplex = full_duplex
         self._quiet_codes = quiet_codes(law)
         self._frames: deque[bytes] = deque(maxlen=KEPT_FRAMES)
+        self._item = ""  # the latest turn, where turns have names
         self._texts_due = 0  # turns that ended, and are not written down yet
         self._answers_turn = False  # the answer in progress began after all that they said
 
@@ -46,9 +47,10 @@ class Unanswered:
 
     # --- what the AI tells ---
 
-    def speech_started(self) -> None:
+    def speech_started(self, item_id: str = "") -> None:
         """Hear that the caller began to speak."""
         self.speaking = True
+        self._item = item_id
         self._said_something()
 
     def speech_stopped(self) -> None:
@@ -60,11 +62,12 @@ class Unanswered:
         """Hear that the caller has said something; ``earlier`` than the present answer began."""
         self._said_something(answered=earlier and self._answers_turn)
 
-    def written_down(self, text: str, unwritten_ms: float) -> None:
+    def written_down(self, text: str, unwritten_ms: float, item_id: str = "") -> None:
         """Hear the words of a turn, and how much sound has come since the last of them."""
         self._texts_due = max(self._texts_due - 1, 0)
         # While they speak, or when another turn has ended since, the words are of an earlier turn.
-        if text.strip() and not self.speaking and not self._texts_due:
+        latest = item_id == self._item if self._item else not self._texts_due
+        if text.strip() and not self.speaking and latest:
             self._keep(unwritten_ms)
 
     def answer_begins(self) -> None:
@@ -93,6 +96,17 @@ class Unanswered:
             self._keep(0)
         else:
             self._frames = deque(islice(self._frames, voice, None), KEPT_FRAMES)
+
+    def heard_again(self) -> None:
+        """Hear that another session takes the place of a mute one, and must hear what the caller said."""
+        self.session_lost(alone=True)
+        self.wordless = bool(self._frames)
+
+    def forget(self) -> None:
+        """Hear that another session takes the place of this one, and must hear nothing of this."""
+        self.speaking = False
+        self._texts_due = 0
+        self._keep(0)
 
     def sound(self) -> bytes:
         """Return what the next session must hear."""

@@ -1,7 +1,8 @@
 """The turns of a call, made from what the AI says was said and from what the caller heard of it. Pure.
 
 The text of an answer may come long before the caller has heard it, or after. A turn of the agent is complete
-once its sound has been heard to the end, or was cut; a turn of the caller as soon as its text is there.
+once its sound has been heard to the end, or was cut; a turn of the caller as soon as its text is there, and
+that of the turns before it: texts come in any order.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from arivox.conversation.memory.record import Turn, iso
 from arivox.providers.base import Utterance
+
+_MOST_WAITING: Final = 32
+_LONGEST_WAIT_S: Final = 10.0  # for the words of an earlier turn
 
 
 @dataclass
@@ -25,6 +29,15 @@ class _Spoken:
     begun: bool = False
     over: bool = False
     share: float = 1.0  # that was heard
+
+
+@dataclass
+class _Said:
+    """A turn of the caller: when it began, in which state, and its words once they are there."""
+
+    at: float
+    state: str
+    text: str | None = None
 
 
 class Transcript:
@@ -40,7 +53,7 @@ class Transcript:
         self._call = call
         self._on_turn = on_turn
         self._spoken: dict[str, _Spoken] = {}
-        self._caller: tuple[float, str] | None = None  # since when they speak, and in which state
+        self._caller: dict[str, _Said] = {}  # turns without words, or after one without, the oldest first
         self._told: deque[Utterance] = deque(maxlen=remembered)
 
     def goes_on_from(self, earlier: Iterable[Utterance]) -> None:
@@ -52,19 +65,27 @@ class Transcript:
         unfinished = (
             Utterance("agent", spoken.text.strip()) for spoken in self._spoken.values() if spoken.text
         )
-        return (*self._told, *unfinished)
+        waiting = (Utterance("caller", turn.text.strip()) for turn in self._caller.values() if turn.text)
+        return (*self._told, *waiting, *unfinished)
 
-    def caller_speaks(self, state: str, now: float) -> None:
-        """Hear that the caller began to say something."""
-        if self._caller is None:
-            self._caller = (now, state)
+    def caller_speaks(self, state: str, now: float, item: str = "") -> None:
+        """Hear that the caller began to say something; ``item`` is the turn's name, if it has one."""
+        self._caller.setdefault(item, _Said(now, state))
+        while len(self._caller) > _MOST_WAITING:
+            del self._caller[next(iter(self._caller))]
 
-    def caller_said(self, text: str, state: str, now: float) -> None:
-        """Hear the caller's words."""
-        at, said_in = self._caller or (now, state)
-        self._caller = None
-        if text.strip():
-            self._tell("user", text, said_in, at)
+    def caller_said(self, text: str, state: str, now: float, item: str = "") -> None:
+        """Hear the caller's words, of the turn ``item``."""
+        name = item if item in self._caller else ""
+        turn = self._caller.setdefault(name, _Said(now, state))
+        turn.text = text
+        if not name:
+            self._caller = {"": turn, **{key: other for key, other in self._caller.items() if key}}
+        self._tell_caller(now - _LONGEST_WAIT_S)
+
+    def wait_no_longer(self) -> None:
+        """Hear that the call ends: a text that is not there yet may come, but holds no other up."""
+        self._tell_caller(float("inf"))
 
     def agent_speaks(self, item: str, state: str, now: float) -> None:
         """Hear that the caller begins to hear an item: those before it are heard to their end."""
@@ -99,6 +120,17 @@ class Transcript:
             self._tell_if_over(item, spoken)
 
     # --- inside ---
+
+    def _tell_caller(self, waited_since: float) -> None:
+        """Tell the turns whose words are there, in the order in which they were said."""
+        held_up = False
+        for item, turn in list(self._caller.items()):
+            if turn.text is None:
+                held_up = held_up or turn.at > waited_since
+            elif not held_up:
+                del self._caller[item]
+                if turn.text.strip():
+                    self._tell("user", turn.text, turn.state, turn.at)
 
     def _tell_if_over(self, item: str, spoken: _Spoken) -> None:
         if not spoken.over or spoken.text is None:

@@ -15,6 +15,7 @@ import msgspec
 
 from arivox.errors import ProtocolError, ProviderError
 from arivox.providers.base import Brief, Tool, Utterance
+from arivox.providers.refusal import LASTING, PASSING, retry_after_s
 
 Dialect = Literal["ga", "beta"]
 PROVIDER: Final = "openai"
@@ -23,29 +24,19 @@ _APPEND_HEAD: Final = b'{"type":"input_audio_buffer.append","audio":"'
 _APPEND_TAIL: Final = b'"}'
 
 # Ends the session, or makes it useless; every other error leaves it open (reference: errors).
-_FATAL: Final = frozenset(
-    {
-        "account_deactivated",
-        "beta_api_shape_disabled",
-        "credit_balance_exhausted",
-        "insufficient_quota",
-        "invalid_api_key",
-        "invalid_model",
-        "missing_model",
-        "model_load_error",
-        "model_not_found",
-        "session_expired",
-        "session_limit_reached",
-    }
-)
+_OVER: Final = frozenset({"session_expired", "session_limit_reached"})  # another may do
+_FATAL: Final = LASTING | _OVER | {"beta_api_shape_disabled"}
 ALREADY_ANSWERING: Final = "conversation_already_has_active_response"
+NOT_ANSWERING: Final = "response_cancel_not_active"
+# An answer that is withheld for what is in it.
+_WITHHELD: Final = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
 # Races between what we send and what the server does at the same time.
 _BENIGN: Final = frozenset(
     {
         ALREADY_ANSWERING,
         "input_audio_buffer_commit_empty",
         "item_truncate_invalid_item_id",
-        "response_cancel_not_active",
+        NOT_ANSWERING,
     }
 )
 
@@ -267,13 +258,24 @@ class ErrorBody(msgspec.Struct, frozen=True):
     event_id: str | None = None
 
     def as_provider_error(self) -> ProviderError:
-        """Return it as our exception, told apart as fatal or not."""
+        """Return it as our exception, told apart as fatal or not; lost where another session may do."""
         code = self.code or self.type or ""
+        if code not in PASSING and code not in _FATAL and self.type in PASSING:
+            code = self.type or ""  # any trouble of the server's own
         fatal = code in _FATAL or self.type in _FATAL or self.type == "authentication_error"
         message = self.message or "an error without text"
+        wait = retry_after_s(message)
         if self.param:
             message += f" ({self.param})"
-        return ProviderError(PROVIDER, message, code=code, fatal=fatal)
+        return ProviderError(
+            PROVIDER,
+            message,
+            code=code,
+            fatal=fatal,
+            lost=code in _OVER,
+            retry_after_s=wait,
+            rejected=code in _WITHHELD or self.type in _WITHHELD,
+        )
 
     @property
     def benign(self) -> bool:
@@ -315,25 +317,51 @@ class SpeechEdge(msgspec.Struct, frozen=True):
     item_id: str | None = None
 
 
-class Item(msgspec.Struct, frozen=True):
-    """A conversation item, as far as it matters: function calls."""
+class Content(msgspec.Struct, frozen=True):
+    """A part of a message."""
 
     type: str | None = None
+    text: str | None = None
+
+
+class Item(msgspec.Struct, frozen=True):
+    """A conversation item, as far as it matters: function calls, and text where speech should be."""
+
+    id: str | None = None
+    type: str | None = None
+    content: list[Content] | None = None
     name: str | None = None
     call_id: str | None = None
     arguments: str | None = None
+    status: str | None = None
+
+    @property
+    def written(self) -> str:
+        """Return the text of a message that is not spoken."""
+        parts = (self.content or ()) if self.type == "message" else ()
+        return " ".join(part.text for part in parts if part.text and part.type in ("output_text", "text"))
 
 
 class OutputItem(msgspec.Struct, frozen=True):
     """``response.output_item.done``."""
 
     item: Item
+    response_id: str | None = None
+
+
+class Written(msgspec.Struct, frozen=True):
+    """``response.output_text.done``: an answer in text, which nobody hears."""
+
+    item_id: str
+    text: str | None = None
+    response_id: str | None = None
 
 
 class StatusDetails(msgspec.Struct, frozen=True):
     """Why a response ended."""
 
     error: ErrorBody | None = None
+    reason: str | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -389,12 +417,14 @@ _KINDS: Final[dict[str, Any]] = {
     "response.output_audio.done": AudioDone,
     "response.output_audio_transcript.delta": TranscriptDelta,
     "response.output_audio_transcript.done": Transcript,
+    "response.output_text.done": Written,
 }
 _BETA_NAMES: Final = {
     "response.audio.delta": "response.output_audio.delta",
     "response.audio.done": "response.output_audio.done",
     "response.audio_transcript.delta": "response.output_audio_transcript.delta",
     "response.audio_transcript.done": "response.output_audio_transcript.done",
+    "response.text.done": "response.output_text.done",
 }
 _DECODERS: Final = {
     name: msgspec.json.Decoder(kind)

@@ -29,6 +29,7 @@ from arivox.providers.base import (
     ToolCall,
 )
 from arivox.providers.openai import protocol
+from arivox.providers.openai.configuration import Configuration
 from arivox.providers.openai.protocol import PROVIDER, SessionOptions
 from arivox.providers.opening import Connection, expiry
 from arivox.providers.transcoder import Transcoder
@@ -80,9 +81,11 @@ class OpenAISession:
     def __init__(self, settings: Settings, audio: AudioFormat, on_event: OnProviderEvent) -> None:
         self.counters = SessionCounters()
         self._audio = audio
-        self._options = session_options(settings, audio)
+        self._configuration = Configuration(session_options(settings, audio))
         self._transcoder = (
-            Transcoder(audio, up=_PCM_RATE, down=_PCM_RATE) if self._options.audio == "pcm" else None
+            Transcoder(audio, up=_PCM_RATE, down=_PCM_RATE)
+            if self._configuration.options.audio == "pcm"
+            else None
         )
         self._dialect = settings.openai_dialect
         self._url = protocol.url_with_model(settings.openai_realtime_url, settings.openai_model)
@@ -104,11 +107,17 @@ class OpenAISession:
         self._words: dict[str, str] = {}  # of items whose text is not complete
         self._end_told = False
         self._answer_tools = False
+        self._calls: list[ToolCall] = []  # of the answer in progress
+        self._withheld: set[str] = set()  # text answers that were taken out of the conversation
+        self._speaking = False  # the caller, as far as the service tells
+        self._brief = Brief("")
+        self._reconfiguring = False  # the configuration was refused, and another sent
+        self._untold: set[str] = set()  # answers that began meanwhile
 
     def __repr__(self) -> str:
         connection = self._connection
         state = "ready" if connection.ready else "over" if connection.over else "connecting"
-        return f"<OpenAISession {state} {self._options.audio}>"
+        return f"<OpenAISession {state} {self._configuration.options.audio}>"
 
     @property
     def busy(self) -> bool:
@@ -119,7 +128,8 @@ class OpenAISession:
 
     async def connect(self, brief: Brief) -> None:
         """Open and configure the session, trying again while time allows. Raises ProviderError."""
-        configure = protocol.session_update(self._options, brief, self._dialect, _CONFIGURE)
+        self._brief = brief
+        configure = self._configure()
         history = [protocol.history_item(said, self._dialect) for said in brief.history]
         await self._connection.open(self._url, self._headers, self._timeout_s, first=[configure, *history])
         self._ask_next()
@@ -130,7 +140,8 @@ class OpenAISession:
 
     def speak(self, instructions: str | None = None) -> None:
         """Ask for an answer now, or after the one in progress."""
-        self._asked.append(instructions)
+        if instructions not in self._asked:
+            self._asked.append(instructions)
         self._ask_next()
 
     def interrupt(self, cuts: Sequence[Cut], *, cancel: bool = False) -> None:
@@ -140,10 +151,13 @@ class OpenAISession:
                 self._dead.append(self._response)
             if cancel:
                 self._send(protocol.response_cancel())
-        if not cancel:
+        if cancel:
+            # One that was asked for and never began is not waited for any more.
+            self._asking = self._answer_tools = False
+        else:
             # The caller's turn brings an answer of its own; another would talk over them.
             self._answer_tools = False
-            self._asked = deque(asked for asked in self._asked if asked is not None)
+        self._asked = deque(asked for asked in self._asked if asked is not None)
         if self._transcoder is not None:
             self._transcoder.restart()
         for cut in cuts:
@@ -154,17 +168,22 @@ class OpenAISession:
 
     def update(self, brief: Brief) -> None:
         """Change instructions and tools."""
+        self._brief = brief
         self._send(protocol.brief_update(brief, self._dialect))
 
     def tool_result(self, call_id: str, output: str, *, answer: bool = True) -> None:
-        """Give a tool's result; the agent speaks on when all results of its answer are in."""
+        """Give a tool's result; the agent speaks on when all results of its answer are in.
+
+        While the caller speaks nothing is asked for: their turn brings the answer.
+        """
         self._open_tools.discard(call_id)
-        self._answer_tools = self._answer_tools or answer
+        self._answer_tools = self._answer_tools or (answer and not self._speaking)
         self._send(protocol.function_call_output(call_id, output))
         self._answer_after_tools()
 
     def end_turn(self) -> None:
-        """Take the caller's turn for ended, and ask for the answer to it."""
+        """Take the caller's turn for ended. To commit it brings no answer: it is asked for."""
+        self._speaking = False
         self._send(protocol.audio_commit())
         self.speak()
 
@@ -183,9 +202,13 @@ class OpenAISession:
     def _send(self, message: bytes) -> None:
         self._connection.send(message)
 
+    def _configure(self) -> bytes:
+        return protocol.session_update(self._configuration.options, self._brief, self._dialect, _CONFIGURE)
+
     def _ask_next(self) -> None:
         # Only one answer at a time may be in progress.
-        if self._asked and self._connection.ready and self._response is None and not self._asking:
+        free = self._response is None and not self._asking and not self._reconfiguring
+        if self._asked and self._connection.ready and free:
             self._asks += 1
             self._last_ask = (f"ask-{self._asks}", self._asked.popleft())
             self._asking = True
@@ -231,6 +254,7 @@ class OpenAISession:
         if expires is not None and not self._end_told:
             self._end_told = True
             self._on_event(expires)
+        self._configured()
 
     def _on_audio(self, message: protocol.AudioDelta) -> None:
         if message.response_id in self._dead:
@@ -270,35 +294,72 @@ class OpenAISession:
         self._on_event(CallerText(message.item_id, ""))
 
     def _on_speech_started(self, message: protocol.SpeechEdge) -> None:
-        self._on_event(SpeechStarted())
+        self._speaking = True
+        self._on_event(SpeechStarted(message.item_id or ""))
 
     def _on_speech_stopped(self, message: protocol.SpeechEdge) -> None:
-        self._on_event(SpeechStopped())
+        self._speaking = False
+        self._on_event(SpeechStopped(message.item_id or ""))
 
     def _on_response_created(self, message: protocol.ResponseMessage) -> None:
         self._response = message.response.id or ""
         self._asking = False
-        self._on_event(ResponseStarted())
+        self._calls.clear()
+        if self._reconfiguring:
+            # In whatever format the service thinks of: it would be noise.
+            self._dead.append(self._response)
+            self._untold.add(self._response)
+            self._send(protocol.response_cancel())
+        else:
+            self._on_event(ResponseStarted())
 
     def _on_output_item(self, message: protocol.OutputItem) -> None:
         item = message.item
         if item.type == "function_call" and item.call_id:
-            self._open_tools.add(item.call_id)
-            self._on_event(ToolCall(item.call_id, item.name or "", item.arguments or "{}"))
+            if item.status != "incomplete":
+                # Run once the answer is complete: one that is cut off has not asked for anything.
+                self._calls.append(ToolCall(item.call_id, item.name or "", item.arguments or "{}"))
+        elif item.written and item.id:
+            self._withhold(item.id, item.written)
+
+    def _on_text(self, message: protocol.Written) -> None:
+        self._withhold(message.item_id, message.text or "")
+
+    def _withhold(self, item_id: str, text: str) -> None:
+        """Take an answer in text out of the conversation: others would follow its example."""
+        if item_id not in self._withheld:
+            self._withheld.add(item_id)
+            log.warning("the AI wrote its answer instead of speaking", origin=FROM_PROVIDER, text=text[:200])
+            self._send(protocol.item_delete(item_id))
 
     def _on_response_done(self, message: protocol.ResponseMessage) -> None:
         response = message.response
-        if response.id == self._response or not response.id:
-            self._response = None
-            self._words.clear()
+        status = response.status if response.status in _STATUSES else "completed"
+        present = response.id == self._response or not response.id
+        calls, self._calls = (self._calls, []) if present else ([], self._calls)
         if response.usage:
             protocol.add_usage(self.counters.usage, response.usage)
         details = response.status_details
         error = details.error.as_provider_error() if details is not None and details.error else None
-        status = response.status if response.status in _STATUSES else "completed"
-        if error is None and status == "failed":
-            error = ProviderError(PROVIDER, "the answer failed without a reason", fatal=False)
-        self._on_event(ResponseDone(cast(Any, status), error))
+        if error is None and status in ("failed", "incomplete"):
+            reason = (details.reason if details is not None else None) or "without a reason"
+            error = ProviderError(
+                PROVIDER,
+                f"the answer {'failed' if status == 'failed' else 'broke off'}: {reason.replace('_', ' ')}",
+                code=reason if reason == _FILTERED else "",
+                fatal=False,
+                rejected=reason == _FILTERED,
+            )
+        told = response.id not in self._untold
+        if present and told and status in ("completed", "incomplete"):
+            self._open_tools.update(call.call_id for call in calls)
+            for call in calls:
+                self._on_event(call)
+        if present:
+            self._response = None
+            self._words.clear()
+        if told:
+            self._on_event(ResponseDone(cast(Any, status), error))
         self._answer_after_tools()
         self._ask_next()
 
@@ -306,14 +367,62 @@ class OpenAISession:
         body = message.error
         error = body.as_provider_error()
         if body.event_id == _CONFIGURE:
+            if self._configure_again(body, error):
+                return
             # Without its configuration the session would send another audio format: loud noise.
             error.fatal = True
         elif body.benign:
             if body.code == protocol.ALREADY_ANSWERING:
                 self._ask_collided(body.event_id)
+            elif body.code == protocol.NOT_ANSWERING:
+                self._answer_is_over()
             log.debug("a harmless race with the AI", origin=FROM_PROVIDER, error=str(error))
             return
-        self._on_event(Fault(error))
+        elif body.event_id is not None and body.event_id == self._last_ask[0] and self._asking:
+            # What was asked for will not come: it is an answer that failed.
+            self._asking = False
+            if not error.fatal:
+                self._on_event(ResponseDone("failed", error))
+                return
+        if error.lost:
+            self._gone(error)
+        else:
+            self._on_event(Fault(error))
+
+    def _configure_again(self, body: protocol.ErrorBody, error: ProviderError) -> bool:
+        """Configure the session without what the service refuses. Return False when it cannot do without."""
+        parts = self._configuration.refused(body)
+        for part in parts:
+            log.warning(
+                "the AI refuses a part of its configuration; this call goes without it",
+                setting=part.setting,
+                error=str(error),
+            )
+        if not parts:
+            return False
+        self.counters.left_out += len(parts)
+        if self._asking:
+            self._asking = False
+            self._asked.appendleft(self._last_ask[1])
+        self._reconfiguring = True
+        self._send(self._configure())
+        return True
+
+    def _configured(self) -> None:
+        """Hear that the service has taken the configuration."""
+        if self._reconfiguring:
+            self._reconfiguring = False
+            self._ask_next()
+
+    def _answer_is_over(self) -> None:
+        """The answer that we broke off was over already: its end was never told."""
+        if self._response is not None:
+            self._response = None
+            self._calls.clear()
+            self._words.clear()
+            self._on_event(ResponseDone("cancelled"))
+            self._answer_after_tools()
+            self._ask_next()
 
     def _ask_collided(self, event_id: str | None) -> None:
         """The server began an answer by itself at the same moment as we asked for one.
@@ -328,6 +437,7 @@ class OpenAISession:
             self._asked.appendleft(instructions)
 
 
+_FILTERED: Final = "content_filter"
 _STATUSES: Final = frozenset({"completed", "cancelled", "failed", "incomplete"})
 _HANDLERS: Final[dict[str, Any]] = {
     "error": OpenAISession._on_error,
@@ -343,4 +453,5 @@ _HANDLERS: Final[dict[str, Any]] = {
     "response.output_audio.done": OpenAISession._on_audio_done,
     "response.output_audio_transcript.delta": OpenAISession._on_agent_words,
     "response.output_audio_transcript.done": OpenAISession._on_agent_text,
+    "response.output_text.done": OpenAISession._on_text,
 }
