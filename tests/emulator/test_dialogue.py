@@ -89,7 +89,7 @@ class Caller:
             "instructions": f"You are a clinic.\n\nCurrent state: {state}\n{prompt}",
             "tools": list(tools),
             "audio": {
-                "input": {"format": PCMU, "transcription": {"model": "gpt-live-transcribe"}},
+                "input": {"format": PCMU, "transcription": {"model": "gpt-transcribe"}},
                 "output": {"format": PCMU},
             },
         }

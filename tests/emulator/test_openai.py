@@ -102,7 +102,7 @@ def test_everything_that_can_be_set_is_taken_and_shown() -> None:
         "audio": {
             "input": {
                 "format": {"type": "audio/pcma"},
-                "transcription": {"model": "gpt-live-transcribe", "language": "en", "keywords": ["x"]},
+                "transcription": {"model": "gpt-transcribe", "language": "en", "keywords": ["x"]},
                 "noise_reduction": {"type": "far_field", "strength": 0.5},
                 "turn_detection": {
                     "type": "semantic_vad",
@@ -659,7 +659,7 @@ def test_transcripts_come_only_when_they_are_asked_for() -> None:
     before = len(desk.events)
     desk.session.transcribed(item, "one two")
     assert desk.events[before:] == []
-    phone(desk, transcription={"model": "gpt-live-transcribe"})
+    phone(desk, transcription={"model": "gpt-transcribe"})
     before = len(desk.events)
     desk.session.transcribed(item, "one two")
     events = desk.events[before:]

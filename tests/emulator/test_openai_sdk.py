@@ -92,7 +92,7 @@ async def test_a_spoken_turn(form: Any, name: Any) -> None:
                 "audio": {
                     "input": {
                         "format": name,
-                        "transcription": {"model": "gpt-live-transcribe"},
+                        "transcription": {"model": "gpt-transcribe"},
                         "turn_detection": {"type": "server_vad", "silence_duration_ms": 200},
                     },
                     "output": {"format": name, "voice": "marin"},

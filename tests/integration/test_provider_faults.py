@@ -537,3 +537,36 @@ async def test_refused_configuration_ends_the_call(asterisk: AsteriskInstance) -
         fault = time.monotonic()
         phone = await rig.dial()
         await assert_sent_on(rig, phone, fault, within=3.5)
+
+
+PARTS: dict[str, tuple[dict[str, Any], str]] = {
+    "transcription": ({"openai_transcription_model": "gpt-live-transcribe"}, "OPENAI_TRANSCRIPTION_MODEL"),
+    "reasoning": (
+        {"openai_model": "gpt-realtime-1.5", "openai_reasoning_effort": "low"},
+        "OPENAI_REASONING_EFFORT",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_part_of_the_configuration_that_is_refused_is_left_out(
+    asterisk: AsteriskInstance, part: str
+) -> None:
+    """Once, and loudly; nothing of an answer in another audio format is heard."""
+    settings, name = PARTS[part]
+    async with Rig(asterisk, Script, expect_log=["goes without it"], **settings) as rig:
+        phone = await rig.dial()
+        stage = await rig.stage()
+        configured = await stage.wait_for("session.update")
+        assert part in str(configured)
+        again = await stage.wait_for("session.update")
+        assert part not in str(again)
+        await stage.wait_for("response.create")
+        await say(stage)
+        await phone.wait_heard()
+        await phone.wait_silence(150)
+        assert_whole(phone.heard().pcm, ANSWER)
+        assert rig.logged("goes without it")[0]["setting"] == name
+        await phone.hangup()
+        await rig.ended()
+        assert rig.counters()["ai_left_out"] == 1

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arivox.conversation.memory.record import Turn
+from arivox.conversation.memory.record import Turn, iso
 from arivox.conversation.memory.transcript import Transcript, heard
 from arivox.providers.base import Utterance
 
@@ -106,3 +106,50 @@ def test_latest_of_what_was_said_can_be_told_again() -> None:
         Utterance("agent", "Monday,"),
         Utterance("agent", "It waits in the queue."),
     )
+
+
+def test_words_belong_to_their_turns_in_whatever_order_they_come() -> None:
+    turns: list[Turn] = []
+    transcript = Transcript("call", turns.append, remembered=9)
+    transcript.caller_speaks("greeting", 1.0, "one")
+    transcript.caller_speaks("reason", 5.0, "two")
+    transcript.caller_said("A toothache.", "reason", 6.0, "two")
+    assert turns == [], "the words of the turn before are not there yet"
+    assert [said.text for said in transcript.said()] == ["A toothache."]
+    transcript.caller_said("Yes please.", "reason", 6.5, "one")
+    assert [(turn.text, turn.state) for turn in turns] == [
+        ("Yes please.", "greeting"),
+        ("A toothache.", "reason"),
+    ]
+    assert [turn.timestamp for turn in turns] == [iso(1.0), iso(5.0)]
+
+
+def test_turn_whose_words_never_come_holds_no_other_up_for_long() -> None:
+    turns: list[Turn] = []
+    transcript = Transcript("call", turns.append)
+    transcript.caller_speaks("greeting", 1.0, "one")
+    transcript.caller_speaks("reason", 5.0, "two")
+    transcript.caller_said("A toothache.", "reason", 6.0, "two")
+    transcript.caller_speaks("reason", 11.5, "three")
+    transcript.caller_said("On Monday.", "reason", 12.0, "three")
+    assert [turn.text for turn in turns] == ["A toothache.", "On Monday."]
+
+
+def test_turn_that_waits_for_the_words_of_another_is_told_at_the_end_of_the_call() -> None:
+    turns: list[Turn] = []
+    transcript = Transcript("call", turns.append)
+    transcript.caller_speaks("greeting", 1.0, "one")
+    transcript.caller_speaks("greeting", 2.0, "two")
+    transcript.caller_said("Hello?", "greeting", 3.0, "two")
+    transcript.wait_no_longer()
+    assert [turn.text for turn in turns] == ["Hello?"]
+
+
+def test_turn_without_words_is_none() -> None:
+    turns: list[Turn] = []
+    transcript = Transcript("call", turns.append)
+    transcript.caller_speaks("greeting", 1.0, "one")
+    transcript.caller_speaks("greeting", 2.0, "two")
+    transcript.caller_said("", "greeting", 3.0, "one")
+    transcript.caller_said("Hello?", "greeting", 3.0, "two")
+    assert [turn.text for turn in turns] == ["Hello?"]

@@ -589,6 +589,7 @@ class Call:
                 "uplink_frames": session.audio_out_frames,
                 "uplink_dropped": session.uplink_dropped_frames,
                 "ai_reconnects": session.reconnects,
+                "ai_left_out": session.left_out,
                 "ai_skipped_silence_ms": round(session.skipped_silence_ms),
                 **{f"usage_{name}": value for name, value in session.usage.items()},
             }

@@ -147,7 +147,7 @@ class Settings:
         "auto", "auto: the call's own G.711 both ways; pcm: 24 kHz, for servers that have no G.711"
     )
     openai_transcription_model: str = _setting(
-        "gpt-live-transcribe", "Model that transcribes the caller. none: no transcript"
+        "gpt-transcribe", "Model that transcribes the caller. none: no transcript"
     )
     openai_language: str = _setting("", "Language the caller speaks (ISO 639-1), for the transcript")
     openai_noise_reduction: Literal["none", "near_field", "far_field"] = _setting(

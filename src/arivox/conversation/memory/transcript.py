@@ -54,6 +54,7 @@ class Transcript:
         self._on_turn = on_turn
         self._spoken: dict[str, _Spoken] = {}
         self._caller: dict[str, _Said] = {}  # turns without words, or after one without, the oldest first
+        self._wait_s = _LONGEST_WAIT_S
         self._told: deque[Utterance] = deque(maxlen=remembered)
 
     def goes_on_from(self, earlier: Iterable[Utterance]) -> None:
@@ -81,10 +82,11 @@ class Transcript:
         turn.text = text
         if not name:
             self._caller = {"": turn, **{key: other for key, other in self._caller.items() if key}}
-        self._tell_caller(now - _LONGEST_WAIT_S)
+        self._tell_caller(now - self._wait_s)
 
     def wait_no_longer(self) -> None:
         """Hear that the call ends: a text that is not there yet may come, but holds no other up."""
+        self._wait_s = float("-inf")
         self._tell_caller(float("inf"))
 
     def agent_speaks(self, item: str, state: str, now: float) -> None:

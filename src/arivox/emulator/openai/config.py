@@ -211,6 +211,7 @@ class SessionConfig:
         if session["tracing"] is not None and new.get("tracing", session["tracing"]) != session["tracing"]:
             raise RequestError("invalid_value", "Tracing cannot be changed.", param="session.tracing")
         audio = new.pop("audio", {})
+        _check_models({**session, **new}, {**session["audio"]["input"], **audio.get("input", {})})
         session.update(new)
         for direction, settings in audio.items():
             session["audio"][direction].update(settings)
@@ -261,6 +262,29 @@ class SessionConfig:
         """Return the settings of input transcription, None when it is off."""
         settings: dict[str, Any] | None = self._session["audio"]["input"]["transcription"]
         return settings
+
+
+def _check_models(session: dict[str, Any], hearing: dict[str, Any]) -> None:
+    """Refuse what the documentation says that a model cannot do in a session of this kind."""
+    transcription = hearing["transcription"] or {}
+    model = transcription.get("model")
+    param = "session.audio.input.transcription.model"
+    if model == "gpt-live-transcribe":
+        raise RequestError(
+            "invalid_value",
+            f"The model '{model}' is supported in transcription sessions only.",
+            param=param,
+        )
+    if model == "gpt-realtime-whisper" and hearing["turn_detection"] is not None:
+        raise RequestError(
+            "invalid_value", f"The model '{model}' is supported without turn detection only.", param=param
+        )
+    if session["reasoning"] is not None and not str(session["model"]).startswith("gpt-realtime-2"):
+        raise RequestError(
+            "invalid_value",
+            f"The model '{session['model']}' does not support reasoning.",
+            param="session.reasoning",
+        )
 
 
 def _only_given(update: dict[str, Any]) -> dict[str, Any]:
