@@ -12,7 +12,7 @@ import pytest
 import arivox.call.sessions.sessions as module
 from arivox.audio.format import ULAW, AudioFormat
 from arivox.audio.voice import KEPT_FRAMES
-from arivox.call.sessions.sessions import LASTED_S, MOST_FRUITLESS, Sessions
+from arivox.call.sessions.sessions import LASTED_S, MOST_FRUITLESS, USEFUL_S, Sessions
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
 from arivox.providers.base import (
@@ -101,6 +101,12 @@ class DuplexSession(FakeSession):
     """Tells neither when the caller stops nor to which of their words an answer is."""
 
     capabilities = Capabilities(False, False, False, "append", True, resume=False, full_duplex=True)
+
+
+class ResumingSession(FakeSession):
+    """Goes on over other connections by itself."""
+
+    capabilities = Capabilities(False, False, False, "note", False, resume=True, full_duplex=False)
 
 
 class Line:
@@ -604,6 +610,77 @@ async def test_session_that_is_lost_before_it_is_ready_is_replaced(clock: Clock)
     assert second.closed
     assert third.told[1:] == [("speak", None)], "still owed"
     assert line.kinds().count("Reconnected") == 1
+
+
+async def test_sessions_in_which_the_agent_spoke_bring_the_call_forward(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    for _ in range(3 * MOST_FRUITLESS):
+        line.emit(ResponseStarted(), SOUND, ResponseDone("completed"))
+        clock.now += USEFUL_S
+        line.lose()
+        await line.follow()
+    assert not [event for event in line.events if isinstance(event, Fault)]
+
+
+async def test_session_that_was_ended_for_what_was_said_does_not_make_the_next_hear_it(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    line.emit(SpeechStarted())
+    line.send(frames(20))
+    line.emit(SpeechStopped())
+    line.emit(Fault(ProviderError("fake", "content", code="content", lost=True, rejected=True)))
+    second = await line.follow()
+    assert second.heard == b""
+    assert ("speak", None) in second.told, "somebody must go on"
+
+
+async def test_mute_session_is_replaced_and_the_caller_heard_again(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    line.sessions.speak()
+    line.emit(SpeechStarted())
+    line.send(frames(20))
+    line.emit(SpeechStopped())
+    line.sessions.renew("mute", again=True)
+    second = await line.follow()
+    assert second.kept.endswith(b"".join(frames(20)))
+    assert ("speak", None) not in second.told, "the words bring the answer"
+
+
+async def test_mute_session_that_was_asked_is_replaced_by_one_that_is(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    line.sessions.speak("Greet.")
+    line.sessions.renew("mute", again=False)
+    line.sessions.speak("Greet.")
+    second = await line.follow()
+    assert second.told[1:] == [("speak", "Greet.")]
+
+
+async def test_session_that_goes_on_over_another_connection_is_told_of_tools(clock: Clock) -> None:
+    line = Line(ResumingSession)
+    await line.connected()
+    line.emit(ToolCall("a", "book", '{"day": "Monday"}'))
+    line.emit(ConnectionLost())
+    update = line.latest.told[-1]
+    assert "still at work: do not call it again" in update[1].instructions
+    assert "was lost for a moment" not in update[1].instructions
+    line.emit(ToolCall("b", "book", '{"day":"Monday"}'))
+    assert line.kinds() == ["ToolCall"], "it runs once"
+    assert line.sessions.tool_result("a", "booked")
+    assert line.latest.told[-2:] == [("result", "a", "booked", False), ("result", "b", "booked", True)]
+
+
+async def test_result_of_a_tool_that_nobody_asked_again_is_told_in_words(clock: Clock) -> None:
+    line = Line(ResumingSession)
+    await line.connected()
+    line.emit(ToolCall("a", "book", "{}"))
+    line.emit(ConnectionLost())
+    assert line.sessions.tool_result("a", "booked")
+    update, result, asked = line.latest.told[-3:]
+    assert "has returned: booked" in update[1].instructions
+    assert (result, asked) == (("result", "a", "booked", False), ("speak", None))
 
 
 async def test_sessions_that_are_lost_before_they_are_ready_are_given_up(clock: Clock) -> None:

@@ -52,6 +52,8 @@ MOST_FRUITLESS: Final = 3
 """So many sessions in a row may be lost early; the next one that is ends the call."""
 LASTED_S: Final = 20.0
 """A session that held this long was no failure."""
+USEFUL_S: Final = 5.0
+"""Nor was one that held this long, and in which the agent spoke."""
 
 _NOTE: Final = (
     "The connection of this call was lost for a moment. What was said before is in the conversation. "
@@ -97,6 +99,7 @@ class Sessions:
         self._errands = Errands()
         self._answering = False
         self._sounded = False  # the answer in progress
+        self._spoke = False  # the agent, in the present session
         self._owed = False  # an answer that nothing brings by itself
 
     def __repr__(self) -> str:
@@ -237,7 +240,7 @@ class Sessions:
             return
         match event:
             case AgentAudio():
-                self._sounded = True  # most of all events
+                self._sounded = self._spoke = True  # most of all events
             case ResponseStarted():
                 self._answering = True
                 self._sounded = False
@@ -305,7 +308,8 @@ class Sessions:
 
     def _lost(self, error: ProviderError, *, again: bool = False) -> None:
         now = time.monotonic()
-        if not self._replacing and now - self._begun_at >= LASTED_S:
+        lasted = USEFUL_S if self._spoke else LASTED_S
+        if not self._replacing and now - self._begun_at >= lasted:
             self._fruitless = 0
             self._delays = delays(0.5, 4.0)
         self._fruitless += 1
@@ -322,6 +326,7 @@ class Sessions:
         self._before.append(old.counters)
         self._unclosed.append(old)
         self._current = self._make()
+        self._spoke = False
         delay = next(self._delays) if self._fruitless > 1 else 0.0
         task = asyncio.get_running_loop().create_task(self._follow(old, self._current, error, delay))
         self._tasks.add(task)
