@@ -63,11 +63,26 @@ def test_call_after_the_agent_has_spoken_of_the_result_is_a_new_one() -> None:
     assert not errands.repeats("b")
 
 
-def test_same_call_twice_over_one_connection_is_meant() -> None:
+def test_same_call_twice_in_one_answer_is_meant() -> None:
     errands = Errands()
+    errands.answer_begins()
     errands.called("a", *BOOK)
     assert errands.called("b", *BOOK) is None
     assert not errands.repeats("b")
+
+
+def test_call_that_is_repeated_while_the_tool_is_at_work_joins_it() -> None:
+    """The caller spoke meanwhile, and the agent is impatient."""
+    errands = Errands()
+    errands.answer_begins()
+    errands.called("a", *BOOK)
+    errands.answer_begins()
+    assert errands.called("b", *SAME) is None
+    assert errands.repeats("b")
+    assert errands.returned("a", "booked") == ["b"]
+    errands.answer_begins()
+    assert errands.called("c", *SAME) is None
+    assert not errands.repeats("c"), "it knows the result, and means another"
 
 
 def test_call_that_was_taken_back_and_goes_on_is_told_and_not_spoken_of() -> None:
@@ -125,9 +140,8 @@ class Model:
         call_id = self.at_work.pop()
         joined = self.errands.orphan_returned(call_id, "booked", answer=True)
         if joined is None:
-            self.errands.returned(call_id, "booked")
-            joined = [call_id]
-        if self.waits in joined:
+            joined = [call_id, *self.errands.returned(call_id, "booked")]
+        if joined:  # it is given the result, whether it still waits or not
             self.waits, self.knows = "", True
 
     def lose(self) -> None:
@@ -142,6 +156,11 @@ class Model:
                 self.errands.goes_on(self.waits)
             self.waits = ""
 
+    def hear(self) -> None:
+        """The caller speaks while the tool is at work, and the agent calls it again."""
+        self.waits = ""
+        self.call()
+
     def break_off(self) -> None:
         """The caller speaks into the answer: it is not complete."""
         if self.knows:
@@ -154,7 +173,7 @@ class Model:
             self.spoken = True
 
 
-ACTS = st.sampled_from(["call", "returns", "lose", "take_back", "break_off"])
+ACTS = st.sampled_from(["call", "hear", "returns", "lose", "take_back", "break_off"])
 
 
 @settings(max_examples=400)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rig import Rig, until
 
+from arivox.emulator import sound
+from arivox.emulator.answer import Answer
+from arivox.emulator.behaviour import Behaviour
+from arivox.emulator.connection import Connection
 from arivox.emulator.script import Script, Stage, in_turn
+from arivox.emulator.session import Session
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.phone import SipPhone
 
@@ -32,7 +41,7 @@ async def book(day: str) -> str:
 FLOW = """
 common:
   states:
-    greeting: {prompt: Hello., tools: [book, end_call], next: end}
+    greeting: {prompt: PROMPT, tools: [book, end_call], next: end}
     fallback: Sorry?
     error_handler: Oh.
 """
@@ -42,12 +51,12 @@ LOST = ["the AI's session is lost"]
 class Desk:
     """A booking tool that counts its runs."""
 
-    def __init__(self, folder: Path, seconds: float) -> None:
+    def __init__(self, folder: Path, seconds: float, prompt: str = "Hello.") -> None:
         self.runs = folder / "runs"
         self.runs.touch()
         tools, prompts = folder / "tools.py", folder / "prompts.yaml"
         tools.write_text(TOOLS.format(runs=str(self.runs), seconds=seconds))
-        prompts.write_text(FLOW)
+        prompts.write_text(FLOW.replace("PROMPT", f'"{prompt}"'))
         self.settings: dict[str, Any] = {
             "tools_file": tools, "prompts_file": prompts, "idle_caller_s": 0.0,
         }  # fmt: skip
@@ -208,3 +217,93 @@ async def test_agent_that_hangs_up_while_the_caller_speaks_does_not(
         await stage.send({"type": "input_audio_buffer.speech_stopped", "item_id": "item_late"})
         await stage.wait_for("response.create", timeout=4)
         await stage.say("Yes?")
+
+
+# --- through anything ---
+
+
+class Booker(Behaviour):
+    """Books for its caller as soon as it is asked anything, until it knows the result; and is unreliable.
+
+    At random moments its connection breaks or is closed, or the caller speaks.
+    """
+
+    def __init__(self, losses: dict[str, int], chance: random.Random, told: set[str]) -> None:
+        self._losses = losses
+        self._chance = chance
+        self._told = told
+        self._timers: list[asyncio.TimerHandle] = []
+        self._session: Session
+        self._connection: Connection
+
+    def opened(self, session: Session, connection: Connection, now: float) -> None:
+        del now
+        self._session, self._connection = session, connection
+        self._later(self._chance.uniform(0.2, 1.2), self._trouble)
+
+    def wanted(self, response: Answer, now: float) -> None:
+        caller = self._caller
+        known = f"{self._session.instructions} {self._session.last_output}"
+        if not caller or f"booked for {caller}" not in known:
+            response.call("book", f'{{"day": "{caller}"}}', now)
+        else:
+            self._told.add(caller)
+            response.say(sound.marks(response.audio_format, 400), "It is booked.", now)
+        response.end(now)
+
+    async def closed(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+
+    @property
+    def _caller(self) -> str:
+        found = re.search(r"the number (\w+)", self._session.instructions)
+        return found[1] if found is not None else ""
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(seconds, work))
+
+    def _trouble(self) -> None:
+        if self._session.closed or self._connection.gone or self._caller in self._told:
+            return
+        left = self._losses.setdefault(self._caller, 3)  # a fourth in a row would be given up, and rightly
+        if left and self._chance.random() < 0.6:
+            self._losses[self._caller] = left - 1
+            if self._chance.random() < 0.5:
+                self._connection.abort()
+            else:
+                self._session.close(1011, "internal error")
+            return
+        self._session.speech_started(time.monotonic())
+        self._later(0.1, self._over)
+        self._later(self._chance.uniform(0.3, 1.0), self._trouble)
+
+    def _over(self) -> None:
+        if not self._session.closed:
+            self._session.speech_stopped(time.monotonic())
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("provider", ["openai", "gemini", "openai-live"])
+async def test_ten_calls_through_random_losses_and_interruptions_book_once_each(
+    asterisk: AsteriskInstance, tmp_path: Path, provider: str
+) -> None:
+    desk = Desk(tmp_path, seconds=1.0, prompt="You serve the number {caller.number|nobody}.")
+    losses: dict[str, int] = {}
+    told: set[str] = set()
+    chance = random.Random(10)
+    rig = Rig(
+        asterisk,
+        lambda: Booker(losses, chance, told),
+        any_log=True,
+        time_limit=100,
+        ai_service_provider=provider,
+        **desk.settings,
+    )
+    async with rig:
+        phones = [await rig.dial() for _ in range(10)]
+        await until(lambda: len(told) == len(phones), "all bookings told", timeout=60)
+        await asyncio.gather(*(phone.hangup() for phone in phones))
+    booked = desk.runs.read_text().split()
+    assert sorted(booked) == sorted(told)
+    assert len(booked) == len(phones)

@@ -2,7 +2,8 @@
 
 A connection that is lost leaves results that its agent has not spoken of, and tools that are still at work.
 The next one knows of neither: it is told of both in words. It may call the same tool again all the same, for
-it hears the same words: that call is answered with what the first one brings. So a tool runs once.
+it hears the same words, and so may one whose caller speaks while the tool is at work: that call is answered
+with what the first one brings. So a tool runs once. Two calls in one answer are two errands.
 """
 
 from __future__ import annotations
@@ -34,10 +35,16 @@ class Errand(NamedTuple):
 
 
 class Errands:
-    """The calls of tools of one call, and what came of them."""
+    """The calls of tools of one call, and what came of them.
 
-    def __init__(self) -> None:
+    With ``parallel`` the agent may call a tool twice in one answer, and tells where its answers begin.
+    """
+
+    def __init__(self, *, parallel: bool = True) -> None:
+        self._parallel = parallel
         self._calls: dict[str, Errand] = {}  # that the present connection waits for
+        self._answers = 0
+        self._called_in: dict[str, int] = {}  # the answers of the calls that are waited for
         self._called = False  # the answer in progress called a tool
         self._given: list[tuple[Errand, str]] = []  # results that the agent has not spoken of yet
         self._spoken_of = 0  # so many of them were given before the answer in progress
@@ -64,14 +71,16 @@ class Errands:
         """
         self._called = True
         errand = Errand.of(name, arguments)
-        for orphan, other in self._orphans.items():
-            if other == errand:
-                self._joined.setdefault(orphan, []).append(call_id)
-                self._unasked.discard(orphan)
+        for other_id, other in (*self._orphans.items(), *self._calls.items()):
+            meant = self._parallel and self._called_in.get(other_id) == self._answers
+            if other == errand and not meant:
+                self._joined.setdefault(other_id, []).append(call_id)
+                self._unasked.discard(other_id)
                 return None
         if errand in self._settled:
             return self._settled[errand]
         self._calls[call_id] = errand
+        self._called_in[call_id] = self._answers
         return None
 
     def repeats(self, call_id: str) -> bool:
@@ -82,6 +91,7 @@ class Errands:
         """Hear that the agent has no use for some results any more."""
         for call_id in call_ids:
             errand = self._calls.pop(call_id, None)
+            self._called_in.pop(call_id, None)
             if errand is not None:
                 self._withdrawn[call_id] = errand
             for calls in self._joined.values():
@@ -100,6 +110,7 @@ class Errands:
     def answer_begins(self) -> None:
         """Hear that the agent begins an answer: it knows the results so far."""
         self._called = False
+        self._answers += 1
         self._spoken_of = len(self._given)
         self._known = tuple(self._settled)
 
@@ -114,11 +125,13 @@ class Errands:
 
     # --- from the tools ---
 
-    def returned(self, call_id: str, output: str) -> None:
-        """Hear a result that the present connection is given."""
+    def returned(self, call_id: str, output: str) -> list[str]:
+        """Hear a result that the present connection is given. Return its other calls that it answers."""
         errand = self._calls.pop(call_id, None)
+        self._called_in.pop(call_id, None)
         if errand is not None:
             self._given.append((errand, output))
+        return self._joined.pop(call_id, [])
 
     def orphan_returned(self, call_id: str, output: str, *, answer: bool) -> list[str] | None:
         """Hear a result, and if the agent is to speak of it.
@@ -156,6 +169,7 @@ class Errands:
         self._known = ()
         self._orphans |= self._calls
         self._calls.clear()
+        self._called_in.clear()
         self._joined.clear()
         self._called = False
 

@@ -96,7 +96,7 @@ class Sessions:
         self._delays = delays(0.5, 4.0)
         self._caller = Unanswered(cast(Law, audio.law or "ulaw"), full_duplex=self.capabilities.full_duplex)
         self._requests = Requests()
-        self._errands = Errands()
+        self._errands = Errands(parallel=not self.capabilities.full_duplex)
         self._answering = False
         self._sounded = False  # the answer in progress
         self._spoke = False  # the agent, in the present session
@@ -175,16 +175,16 @@ class Sessions:
         """
         joined = self._errands.orphan_returned(call_id, output, answer=answer)
         if joined is None:
-            self._errands.returned(call_id, output)
-            self._current.tool_result(call_id, output, answer=answer)
+            for known in (call_id, *self._errands.returned(call_id, output)):
+                self._current.tool_result(known, output, answer=answer)
             return answer
         if not (joined or self._errands.orphaned):
             self.update(self._brief)
         if not self._replacing:
             # A session that goes on over other connections knows the call: it is not at work any more.
-            known = [call_id] if self.capabilities.resume else []
-            for again in (*known, *joined):
-                self._current.tool_result(again, output, answer=answer and again in joined)
+            orphan = [call_id] if self.capabilities.resume else []
+            for known in (*orphan, *joined):
+                self._current.tool_result(known, output, answer=answer and known in joined)
         if not self._errands.orphaned and self._errands.answer_due():
             self.speak()
             return True
