@@ -13,10 +13,9 @@ import numpy as np
 from arivox.emulator import sound
 from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
-from arivox.emulator.connection import Connection
 from arivox.emulator.echo import Echo
 from arivox.emulator.openai.messages import ItemDelete, ItemTruncate
-from arivox.emulator.session import Session
+from arivox.emulator.session import Line, Session
 from arivox.testing import signal
 from arivox.testing.marked import MarkedStream
 
@@ -47,7 +46,7 @@ class Repeater(Echo):
         self._burst = bytearray()
         self._onset_at = 0.0
 
-    def opened(self, session: Session, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Line, now: float) -> None:
         """Keep the session."""
         super().opened(session, connection, now)
         self._opened = session
@@ -81,7 +80,7 @@ class Speaker(Behaviour):
             raise RuntimeError("the session is not open yet")
         return self._opened
 
-    def opened(self, session: Session, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Line, now: float) -> None:
         """Keep the session."""
         self._opened = session
 

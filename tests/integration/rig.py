@@ -23,8 +23,8 @@ from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.echo import Echo
 from arivox.emulator.record import Record
 from arivox.emulator.script import Script, Stage
-from arivox.emulator.server import Connection, EmulatorServer
-from arivox.emulator.session import Session
+from arivox.emulator.server import EmulatorServer
+from arivox.emulator.session import Line, Session
 from arivox.service import Service
 from arivox.settings.settings import Settings
 from arivox.testing import ports
@@ -327,7 +327,7 @@ class SteadyEcho(Echo):
         super().__init__()
         self._led = False
 
-    def opened(self, session: Session, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Line, now: float) -> None:
         super().opened(session, connection, now)
         self._input = session
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from arivox.emulator.answer import Answer
-    from arivox.emulator.connection import Connection
-    from arivox.emulator.session import Session, Turn
+from arivox.emulator.answer import Answer
+from arivox.emulator.session import Line, Session, Turn
 
 
 class Behaviour:
@@ -25,7 +21,7 @@ class Behaviour:
     http_status = 101
     """Anything else refuses the WebSocket upgrade with this status."""
 
-    def opened(self, session: Session, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Line, now: float) -> None:
         """Begin: the socket is open."""
 
     def event(self, event: object, now: float) -> None:

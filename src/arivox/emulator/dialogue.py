@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -14,11 +14,8 @@ from arivox.emulator import sound
 from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.brain import Action, Brain, Say, Situation, quoted, told_by
-from arivox.emulator.session import Session, Turn
+from arivox.emulator.session import Line, Session, Turn
 from arivox.emulator.speech import Ears, Voice
-
-if TYPE_CHECKING:
-    from arivox.emulator.connection import Connection
 
 
 class Dialogue(Behaviour):
@@ -36,7 +33,7 @@ class Dialogue(Behaviour):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failures: list[BaseException] = []
 
-    def opened(self, session: Session, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Line, now: float) -> None:
         """Keep the session."""
         del connection, now
         self._session = session

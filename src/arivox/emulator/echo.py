@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from arivox.audio.g711 import Pcm
 from arivox.emulator import sound
 from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
-
-if TYPE_CHECKING:
-    from arivox.emulator.connection import Connection
-    from arivox.emulator.session import Session
+from arivox.emulator.session import Line, Session
 
 
 class Echo(Behaviour):
@@ -30,7 +25,7 @@ class Echo(Behaviour):
         self._session: Session | None = None
         self._last = 0
 
-    def opened(self, session: Session, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Line, now: float) -> None:
         """Keep the session."""
         del connection, now
         self._session = session
@@ -96,7 +91,7 @@ class Talker(Behaviour):
         self._response: Answer | None = None
         self._session: Session | None = None
 
-    def opened(self, session: Session, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Line, now: float) -> None:
         """Keep the session."""
         del connection, now
         self._session = session

@@ -13,11 +13,10 @@ import msgspec
 from arivox.emulator import sound
 from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
-from arivox.emulator.connection import Connection
 from arivox.emulator.openai.messages import RequestError
 from arivox.emulator.openai.session import OpenAISession
 from arivox.emulator.record import Frame, Record
-from arivox.emulator.session import Session, Turn
+from arivox.emulator.session import Line, Session, Turn
 
 _MS_PER_LETTER: Final = 60
 
@@ -49,7 +48,7 @@ class Spoken:
 class Stage:
     """What a script may do. What a step sends is written when it returns, unless it says otherwise."""
 
-    def __init__(self, session: Session, connection: Connection) -> None:
+    def __init__(self, session: Session, connection: Line) -> None:
         self.session = session
         self.connection = connection
         self.done: list[Done] = []
@@ -275,7 +274,7 @@ class Script(Behaviour):
         """Set once the socket is open."""
         self._task: asyncio.Task[None] | None = None
 
-    def opened(self, session: Session, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Line, now: float) -> None:
         """Begin to play."""
         del now
         self.stage = Stage(session, connection)

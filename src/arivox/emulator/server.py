@@ -28,7 +28,8 @@ from arivox.emulator.connection import Connection
 from arivox.emulator.gemini import STUDIO_PATH, GeminiOptions, GeminiService
 from arivox.emulator.openai import MODELS, Options, RealtimeService
 from arivox.emulator.openai_live import LiveOptions, LiveService
-from arivox.emulator.session import Request, Service, Session
+from arivox.emulator.service import Service
+from arivox.emulator.session import Request, Session
 
 __all__ = ["Connection", "EmulatorServer"]
 

@@ -1,20 +1,18 @@
 """What every emulated session offers, whatever its protocol: to the socket it sits on, and to the behaviour
-that decides what its AI says.
+that decides what its AI says; and what it, and they, need of the socket.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from arivox.audio.format import AudioFormat
+from arivox.emulator.answer import Answer
 from arivox.emulator.record import Record
 from arivox.emulator.timers import Timers
-
-if TYPE_CHECKING:
-    from arivox.emulator.answer import Answer
-    from arivox.emulator.behaviour import Behaviour
 
 
 class Wire(Protocol):
@@ -30,6 +28,35 @@ class Wire(Protocol):
 
     def abort(self) -> None:
         """Reset the TCP connection."""
+        ...
+
+
+class Line(Wire, Protocol):
+    """What a behaviour needs of its session's socket: who came, what passed, and the faults of a line."""
+
+    query: dict[str, str]
+    headers: dict[str, str]
+    """The headers of the upgrade request, names in lower case."""
+    record: Record
+    ended: asyncio.Event
+    """Set when the socket is gone and the behaviour has stopped."""
+    close_code: int | None
+    """What the client's close frame said (1005 when it held no code); None while there is none."""
+
+    def stall(self) -> None:
+        """Hold back every frame until ``resume``, as a service does that hangs."""
+        ...
+
+    def resume(self) -> None:
+        """Send what was held, and go on."""
+        ...
+
+    def stop_reading(self) -> None:
+        """Leave the client's bytes in the socket, so that its own send buffer fills."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Read again."""
         ...
 
 
@@ -67,7 +94,6 @@ class Turn(Protocol):
 class Session(Protocol):
     """One emulated session. Pure: frames and time in, frames out by its ``Wire``."""
 
-    behaviour: Behaviour
     record: Record
     timers: Timers
     closed: bool
@@ -163,22 +189,4 @@ class Session(Protocol):
 
     def close(self, code: int, reason: str = "") -> None:
         """Close the socket."""
-        ...
-
-
-class Service(Protocol):
-    """One protocol of the server: its paths, and who may open a session."""
-
-    def serves(self, path: str) -> bool:
-        """Return whether a path (without its query) is one of this protocol."""
-        ...
-
-    def open(
-        self, request: Request, behaviour: Behaviour, wire: Wire, record: Record, wake: Any
-    ) -> Session | int:
-        """Return a session, which may refuse by itself once it is open, or an HTTP status that refuses."""
-        ...
-
-    def subprotocol(self, request: Request) -> str | None:
-        """Return the WebSocket subprotocol to agree on."""
         ...
