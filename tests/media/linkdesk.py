@@ -23,6 +23,7 @@ class Wire:
 
     def __init__(self, pacer: HandPacer) -> None:
         self.sent: list[tuple[float, RtpPacket]] = []
+        self.inbox: list[bytes] = []
         self.failing = False
         self.closed = 0
         self._pacer = pacer
@@ -40,6 +41,8 @@ class Wire:
         self.sent.append(((self._pacer.now - self._pacer.time_of(0)) / 0.005, parse(data)))
 
     def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int]]:
+        if self.inbox:
+            return self.inbox.pop(0), ASTERISK
         raise ConnectionRefusedError if self.failing else BlockingIOError
 
     def close(self) -> None:

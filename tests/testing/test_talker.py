@@ -114,6 +114,17 @@ def test_discontinuous_stream_sends_speech_alone_with_a_marker_on_each_spurt() -
     assert order(said, said[0]) == [0, 1, 2]
 
 
+def test_paused_stream_goes_on_with_the_next_timestamp() -> None:
+    stream = make()
+    before = run(stream, 1)[0][0]
+    stream.paused = True
+    assert run(stream, 100) == ([], [])
+    stream.paused = False
+    after = run(stream, 1)[0][0]
+    assert after.sequence - before.sequence & 0xFFFF == 1
+    assert after.timestamp - before.timestamp & 0xFFFFFFFF == 160
+
+
 def test_digit_is_a_telephone_event_with_three_ends() -> None:
     stream = make(event_type=96)
     done = stream.press("5", duration_ms=60, gap_ms=40)

@@ -23,22 +23,24 @@ log = structlog.get_logger()
 _WRITE_EVERY_S: Final = 1.0
 _CLOSE_S: Final = 5.0
 _TOLERANCE_S: Final = 0.2  # a track this far behind the clock has a hole: fill it
+_CALLER_TOLERANCE_S: Final = 0.6  # packets of 120 ms may be 0.4 s on their way
 
 
 class _Track:
     """One side: bytes since the last write, and how far the track has come since the start."""
 
-    __slots__ = ("_audio", "length", "pending")
+    __slots__ = ("_audio", "_tolerance", "length", "pending")
 
-    def __init__(self, audio: AudioFormat) -> None:
+    def __init__(self, audio: AudioFormat, tolerance_s: float = _TOLERANCE_S) -> None:
         self._audio = audio
+        self._tolerance = tolerance_s * audio.rate
         self.pending = bytearray()
         self.length = 0
 
     def add(self, data: bytes, elapsed: float) -> None:
         behind = int(elapsed * self._audio.rate) - self.length - len(data)
         first = self.length == 0
-        if behind > 0 and (first or behind > _TOLERANCE_S * self._audio.rate):
+        if behind > 0 and (first or behind > self._tolerance):
             self.pending += self._audio.silence * behind
             self.length += behind
         self.pending += data
@@ -79,7 +81,7 @@ class Recorder:
         self._executor = executor
         self._clock = clock
         self._start = clock()
-        self._caller = _Track(audio)
+        self._caller = _Track(audio, _CALLER_TOLERANCE_S)
         self._agent = _Track(audio)
         self._task: asyncio.Task[None] | None = None
 

@@ -114,7 +114,8 @@ class Talker:
 
     ``random`` makes its identifiers. ``muted`` sends nothing at all, and what is queued waits.
     ``discontinuous`` sends speech but no silence, as a phone with silence suppression. In both the timestamp
-    goes on with the clock.
+    goes on with the clock. ``paused`` sends nothing either, and the timestamp stands still meanwhile, as at
+    trunks that put a call on hold.
     """
 
     law: Law = "ulaw"
@@ -123,6 +124,7 @@ class Talker:
     random: random.Random = field(default_factory=random.Random)
     muted: bool = False
     discontinuous: bool = False
+    paused: bool = False
     impairment: Impairment | None = None
     ssrc: int = 0
     sequence: int = 0
@@ -199,6 +201,8 @@ class Talker:
 
         One is said, or none where the stream pauses, or the three that end a digit.
         """
+        if self.paused:
+            return [], []
         payload_type, payload, timestamp = PAYLOAD_TYPES[self.law], b"", self.timestamp
         marker, repeats = False, 1
         if not self.muted:

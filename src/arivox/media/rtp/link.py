@@ -20,10 +20,9 @@ from arivox.media.rtp.sender import RtpSender
 
 log = structlog.get_logger()
 
-_HEARD: Final = -1  # the tick after a packet is the packet's own
-_SILENT_TICKS: Final = 5  # a caller who sends nothing for this long is given silence instead
 _WARN_AFTER_TICKS: Final = 100
 _MAX_DATAGRAM: Final = 2048
+_MAX_WAITING: Final = 50  # datagrams read at once
 _DEBT: Final = 2  # slots by which a frame may leave late rather than leave a hole in a word
 
 
@@ -64,11 +63,9 @@ class RtpLink:
         self._on_audio: OnAudio | None = None
         self._tap: Tap | None = None
         self._lead = 0  # slots by which the stream runs ahead of its schedule, or behind it
-        self._ticks_without_audio = 0
         self._ticks = 0
         self._send_errors = 0
         self._receive_errors = 0
-        self._filled = 0
         self._log_packets = log_packets
         self._log = log.bind(call=call_id)  # the pacer calls from outside the call's context
         self._speaking = False  # the last frame sent was the agent's voice
@@ -172,10 +169,11 @@ class RtpLink:
             "rtp_reordered": jitter.reordered,
             "rtp_resynced": jitter.resynced,
             "rtp_thinned": jitter.thinned,
+            "rtp_flooded": jitter.flooded,
             "rtp_foreign": received.foreign,
             "rtp_malformed": received.malformed,
             "rtp_other_payload": received.other_payload,
-            "rtp_filled": self._filled,
+            "rtp_filled": jitter.filled,
             "rtp_out": sent.packets,
             "rtp_out_voice": sent.voice,
             "rtp_send_errors": self._send_errors,
@@ -184,28 +182,25 @@ class RtpLink:
 
     # --- inside ---
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take the next datagram, if there is one."""
         if self._socket is None:
-            return
+            return False
         try:
             data, source = self._socket.recvfrom(_MAX_DATAGRAM)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self._receive_errors += 1
-            return
+            return False
         self.receive(data, source)
+        return True
 
     def receive(self, data: bytes, source: Address) -> None:
         """Take one datagram."""
         if self._log_packets:
             self._log.debug("packet in", source=source, size=len(data))
-        accepted = self._receiver.counters.packets
-        frames = self._receiver.receive(data, source, time.monotonic())
-        if self._receiver.counters.packets != accepted:
-            self._ticks_without_audio = _HEARD
-        for frame in frames:
-            self._deliver(frame)
+        self._deliver(self._receiver.receive(data, source, time.monotonic()))
 
     def _send(self, frame: bytes, *, voice: bool) -> None:
         peer = self._receiver.peer
@@ -225,29 +220,24 @@ class RtpLink:
             self._tap.agent(frame)
 
     def _listen(self, now: float) -> None:
-        for frame in self._receiver.poll(now):
-            self._ticks_without_audio = _HEARD
-            self._deliver(frame)
-        if self._receiver.waiting:
-            return
-        self._ticks_without_audio += 1
-        if self._ticks_without_audio < _SILENT_TICKS:
-            return
+        if self._receiver.late(now):
+            # What seems to be late may lie in the socket: it is this process that was busy.
+            for _ in range(_MAX_WAITING):
+                if not self._read():
+                    break
         # The AI ends a turn by hearing silence, so a phone that sends nothing must still be heard as silent.
-        missing = _SILENT_TICKS if self._ticks_without_audio == _SILENT_TICKS else 1
-        for _ in range(missing):
-            self._filled += 1
-            self._receiver.filled()
-            self._deliver(self._silence)
+        self._deliver(self._receiver.poll(now))
         if self._ticks == _WARN_AFTER_TICKS and not self._receiver.counters.packets:
             self._warn_no_audio()
 
-    def _deliver(self, frame: bytes) -> None:
-        if self._on_audio is None:
+    def _deliver(self, frames: list[bytes]) -> None:
+        if self._on_audio is None or not frames:
             return
-        self._on_audio(frame)
+        for frame in frames:
+            self._on_audio(frame)
         if self._tap is not None:
-            self._tap.caller(frame)
+            # Together: each on its own would look as if it had come in no time.
+            self._tap.caller(b"".join(frames))
 
     def _warn_no_audio(self) -> None:
         foreign = self._receiver.last_foreign

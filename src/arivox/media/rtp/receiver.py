@@ -70,14 +70,9 @@ class RtpReceiver:
         return self._jitter.push(packet, now)
 
     def poll(self, now: float) -> list[bytes]:
-        """Return audio whose wait for a missing packet is over."""
-        return self._jitter.poll(now) if self._jitter.waiting else []
+        """Return audio that waited for a missing packet, or silence if none come. Call it every ptime."""
+        return self._jitter.poll(now)
 
-    @property
-    def waiting(self) -> bool:
-        """Return whether packets wait for a missing one."""
-        return self._jitter.waiting
-
-    def filled(self) -> None:
-        """Hear that a frame of silence was put in for packets that did not come."""
-        self._jitter.filled += 1
+    def late(self, now: float) -> bool:
+        """Return whether ``poll`` will put in silence for packets that did not come."""
+        return self._jitter.late(now)
