@@ -16,9 +16,8 @@ from rig import Rig, until
 from arivox.emulator import sound
 from arivox.emulator.answer import Answer
 from arivox.emulator.behaviour import Behaviour
-from arivox.emulator.connection import Connection
 from arivox.emulator.script import Script, Stage, in_turn
-from arivox.emulator.session import Session
+from arivox.emulator.session import Line, Session
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.phone import SipPhone
 
@@ -234,9 +233,9 @@ class Booker(Behaviour):
         self._told = told
         self._timers: list[asyncio.TimerHandle] = []
         self._session: Session
-        self._connection: Connection
+        self._connection: Line
 
-    def opened(self, session: Session, connection: Connection, now: float) -> None:
+    def opened(self, session: Session, connection: Line, now: float) -> None:
         del now
         self._session, self._connection = session, connection
         self._later(self._chance.uniform(0.2, 1.2), self._trouble)

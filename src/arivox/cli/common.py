@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -37,9 +38,12 @@ def load_settings(env_file: Path | None, config: Path | None, **overrides: str |
     """Load the settings, set the logs up, and log what deserves a warning. Raises SettingsError."""
     given = {name.upper(): value for name, value in overrides.items() if value is not None}
     loaded = settings.load(env_file=env_file, yaml_file=config, overrides=given)
-    logs.setup(loaded.settings)
+    # A command that keeps its own log low still says what is wrong with the settings.
+    level = "warning" if "LOG_LEVEL" in given else loaded.settings.log_level
+    logs.setup(replace(loaded.settings, log_level=level))
     for warning in loaded.warnings:
         structlog.get_logger().warning(warning)
+    logs.setup(loaded.settings)
     return loaded.settings
 
 

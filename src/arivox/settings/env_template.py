@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
@@ -40,10 +41,18 @@ def render(values: Mapping[str, str] | None = None) -> str:
         if item.metadata["aliases"]:
             lines += _comment(f"Also accepted: {', '.join(item.metadata['aliases'])}")
         if name in values:
-            lines.append(f"{name}={values[name]}")
+            lines.append(f"{name}={_quoted(values[name])}")
         else:
             lines.append(f"#{name}={_text(item.default)}")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str) -> str:
+    """Return ``value`` as it is read back unchanged."""
+    if not re.search(r"""\s\#|^\s|\s$|^['"#]|\n""", value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _choices(hint: Any) -> str:

@@ -7,24 +7,31 @@ wins. An empty value counts as not set. Where the scripts that Arivox replaces h
 from __future__ import annotations
 
 import difflib
-import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
-import dotenv
-import yaml
-
 from arivox.errors import SettingsError
-from arivox.settings import destination
+from arivox.settings import destination, envfile, yamlfile
 from arivox.settings.destination import Destination
+from arivox.settings.source import Names, Source
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+# What other programs call the levels, the scripts (winston) among them, and whether it means the same.
+_LEVEL_WORDS: Final = {
+    "warn": ("warning", True),
+    "http": ("info", False),
+    "verbose": ("info", False),
+    "silly": ("debug", False),
+    "trace": ("debug", False),
+    "critical": ("error", False),
+    "fatal": ("error", False),
+}
 Provider = Literal["openai", "gemini", "openai-live"]
 
 
@@ -36,8 +43,16 @@ def _setting(
     secret: bool = False,
     low: float | None = None,
     high: float | None = None,
+    words: Mapping[str, tuple[str, bool]] | None = None,
 ) -> Any:
-    metadata = {"doc": doc, "aliases": tuple(aliases), "secret": secret, "low": low, "high": high}
+    metadata = {
+        "doc": doc,
+        "aliases": tuple(aliases),
+        "secret": secret,
+        "low": low,
+        "high": high,
+        "words": words or {},
+    }
     return field(default=default, metadata=metadata, repr=not secret)
 
 
@@ -268,7 +283,11 @@ class Settings:
     memory_resume_within_s: int = _setting(3600, "How long ago it may have ended", low=1)
 
     # --- logs ---
-    log_level: LogLevel = _setting("info", "debug, info, warning or error; debug shows each packet")
+    log_level: LogLevel = _setting(
+        "info",
+        "debug, info, warning (or warn) or error; debug shows each packet",
+        words=_LEVEL_WORDS,
+    )
     log_format: Literal["auto", "human", "json"] = _setting(
         "auto", "auto: human in a terminal, JSON otherwise"
     )
@@ -377,81 +396,65 @@ def load(
 
     A file that is named must exist; the default names may be absent. Raises SettingsError.
     """
-    environ = os.environ if environ is None else environ
-    sources: list[tuple[str, Mapping[str, Any]]] = [
-        ("the command line", overrides or {}),
-        ("the environment", environ),
-        _read_env(env_file),
-        _read_yaml(yaml_file),
-    ]
     hints = get_type_hints(Settings)
-    known: dict[str, str] = {}
+    known = {name: item.name for item in setting_fields() for name in _names(item)}
+    names = Names(known, {name for name, field in known.items() if _plain(hints[field]) in (str, Path)})
+    sources = [
+        Source("the command line", overrides or {}),
+        Source("the environment", os.environ if environ is None else environ),
+        _read(env_file, Path(".env"), envfile.read, names),
+        _read(yaml_file, Path("arivox.yaml"), yamlfile.read, names),
+    ]
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    warnings = [warning for source in sources for warning in source.warnings]
     for item in setting_fields():
-        names = (item.name.upper(), *item.metadata["aliases"])
-        known.update(dict.fromkeys(names, item.name))
-        for source, mapping in sources:
-            found = next((name for name in names if mapping.get(name) not in (None, "")), None)
+        for source in sources:
+            found = next((name for name in _names(item) if source.values.get(name, "").strip()), None)
             if found is not None:
-                origins[item.name.upper()] = source
-                values[item.name] = _convert(found, mapping[found], hints[item.name], item, source)
+                where = source.where(found)
+                origins[item.name.upper()] = where
+                text, warning = _in_our_words(found, source.values[found], item, where)
+                values[item.name] = _convert(found, text, hints[item.name], item, where)
+                warnings += warning
                 break
     try:
         settings = Settings(**values)
     except SettingsError as error:
         error.source = origins.get(error.setting)
         raise
-    return Loaded(settings, _warnings(sources, known))
+    return Loaded(settings, warnings + _unknown(sources, known))
 
 
-def _read_env(path: Path | None) -> tuple[str, Mapping[str, Any]]:
-    file = path or Path(".env")
-    if not file.is_file():
-        if path is not None:
-            raise SettingsError(str(path), "no such file")
-        return str(file), {}
-    text = _read(file)
-    # Passwords may hold ${...}: nothing is replaced inside values.
-    found = dotenv.dotenv_values(stream=io.StringIO(text), interpolate=False)
-    return str(file), {name: value for name, value in found.items() if value is not None}
+def _names(item: Field[Any]) -> tuple[str, ...]:
+    return (item.name.upper(), *item.metadata["aliases"])
 
 
-def _read_yaml(path: Path | None) -> tuple[str, Mapping[str, Any]]:
-    file = path or Path("arivox.yaml")
-    if not file.is_file():
-        if path is not None:
-            raise SettingsError(str(path), "no such file")
-        return str(file), {}
-    try:
-        # The base loader leaves every value as the text it was written as.
-        content = yaml.load(_read(file), Loader=yaml.BaseLoader)  # noqa: S506 - it makes only text
-    except (yaml.YAMLError, RecursionError) as error:
-        # The error's own text would quote the line, which may hold a secret.
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise SettingsError(str(file), f"is not valid YAML{where}") from None
-    if content in (None, ""):
-        return str(file), {}
-    if not isinstance(content, dict):
-        raise SettingsError(str(file), "must be a mapping of setting names to values")
-    for name, value in content.items():
-        if not isinstance(value, str):
-            raise SettingsError(str(name), "must be a single value", source=str(file))
-    return str(file), {str(name).upper(): value for name, value in content.items()}
+def _plain(hint: Any) -> Any:
+    """Return the type of a setting that may be None."""
+    if isinstance(hint, UnionType):
+        return next(part for part in get_args(hint) if part is not type(None))
+    return hint
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(str(file), f"cannot be read: {error}") from error
+def _read(path: Path | None, default: Path, read: Callable[[Path, Names], Source], names: Names) -> Source:
+    file = path or default
+    if file.is_file():
+        return read(file, names)
+    if path is not None:
+        raise SettingsError(str(path), "no such file")
+    return Source(str(file), {})
+
+
+def _in_our_words(name: str, text: str, item: Field[Any], source: str) -> tuple[str, list[str]]:
+    """Return the value in a word of ours, and a warning where that does not mean quite the same."""
+    word, same = item.metadata["words"].get(text.strip().lower(), (text, True))
+    return word, [] if same else [f"{name} (in {source}): {text.strip()!r} is not known here; {word} is used"]
 
 
 def _convert(name: str, value: Any, hint: Any, item: Field[Any], source: str) -> Any:
     shown = "(hidden)" if item.metadata["secret"] else repr(value)
-    if isinstance(hint, UnionType):
-        hint = next(part for part in get_args(hint) if part is not type(None))
+    hint = _plain(hint)
     text = str(value).strip()
     if get_origin(hint) is Literal:
         choices = get_args(hint)
@@ -485,20 +488,20 @@ def _number(name: str, text: str, shown: str, kind: type, item: Field[Any], sour
     return number
 
 
-def _warnings(sources: Sequence[tuple[str, Mapping[str, Any]]], known: Mapping[str, str]) -> list[str]:
+def _unknown(sources: Sequence[Source], known: Mapping[str, str]) -> list[str]:
     warnings = []
-    for source, mapping in sources:
+    for source in sources:
         # Of the environment only what looks like ours: the rest belongs to other programs.
-        mine = source != "the environment"
-        for name in mapping:
+        mine = source.name != "the environment"
+        for name in source.values:
             if name in known:
                 continue
             if name in _NAMES_NOTHING:
                 problem = f"names nothing in Gemini's API and has no effect; set {_NAMES_NOTHING[name]}"
             elif mine or name.startswith(_OURS):
-                close = difflib.get_close_matches(name, known, n=1)
+                close = difflib.get_close_matches(name.upper(), known, n=1)
                 problem = "is not a setting of Arivox" + (f"; did you mean {close[0]}?" if close else "")
             else:
                 continue
-            warnings.append(f"{name} (in {source}) {problem}")
+            warnings.append(f"{name} (in {source.where(name)}) {problem}")
     return warnings
