@@ -263,7 +263,7 @@ class Booker(Behaviour):
         self._timers.append(asyncio.get_running_loop().call_later(seconds, work))
 
     def _trouble(self) -> None:
-        if self._session.closed or self._connection.gone or self._caller in self._told:
+        if self._session.closed or self._caller in self._told:
             return
         left = self._losses.setdefault(self._caller, 3)  # a fourth in a row would be given up, and rightly
         if left and self._chance.random() < 0.6:
