@@ -46,7 +46,7 @@ ALLOWED: Mapping[str, Set[str]] = {
 """What each room may import; a room is a folder or a file of the package, "" the package itself."""
 
 FACES: Mapping[str, Set[str]] = {"providers": {"base", "refusal", "registry", "socket"}}
-"""What other rooms may import of a room: the contract, what a refusal means, the list; no provider by name."""
+"""What other rooms may import of a room: the contract, what a refusal means, the list, no AI by name."""
 
 
 def modules(root: Path) -> dict[str, Path]:
