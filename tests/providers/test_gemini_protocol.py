@@ -1,5 +1,5 @@
 """Gemini's messages: what we send fits the model and Google's own types, what we are sent is read whatever it
-holds, and a close is understood.
+holds.
 """
 
 from __future__ import annotations
@@ -302,35 +302,3 @@ def test_usage_of_both_spellings_adds_up() -> None:
         "response_audio_tokens": 12,
         "total_tokens": 15,
     }
-
-
-# --- what a close means ---
-
-CLOSES = [
-    (1000, "", "1000", "go on"),
-    (1001, "going away", "1001", "go on"),
-    (1006, "", "1006", "go on"),
-    (1007, "Request contains an invalid argument.", "invalid_argument", "give up"),
-    (1007, "API key not valid. Please pass a valid API key.", "invalid_api_key", "give up"),
-    (
-        1008,
-        "models/x is not found for API version v1beta, or is not supported for bidiGenerateContent.",
-        "model_not_found",
-        "give up",
-    ),
-    (1008, "Publisher Model `projects/p/x` was not found.", "model_not_found", "give up"),
-    (1008, "Operation is not implemented, or supported, or enabled.", "1008", "go on"),
-    (1008, "BidiGenerateContent session expired", "session_expired", "new"),
-    (1008, "BidiGenerateContent session not found", "session_not_found", "new"),
-    (1008, "Permission denied on resource project x.", "permission_denied", "give up"),
-    (1011, "Internal error encountered.", "1011", "go on"),
-    (1011, "You exceeded your current quota, please check your plan", "insufficient_quota", "give up"),
-    (1011, "The service is currently unavailable.", "1011", "go on"),
-]
-
-
-@pytest.mark.parametrize(("code", "reason", "name", "remedy"), CLOSES)
-def test_close_is_understood_by_its_text(code: int, reason: str, name: str, remedy: str) -> None:
-    meaning = protocol.closed(code, reason)
-    assert (meaning.error.code, meaning.remedy) == (name, remedy)
-    assert reason in str(meaning.error)

@@ -159,7 +159,7 @@ async def test_bug_in_opening_another_is_told(monkeypatch: pytest.MonkeyPatch) -
         async def broken() -> tuple[str, dict[str, str]]:
             raise RuntimeError("no")
 
-        monkeypatch.setattr(made.session._endpoint, "open", broken)
+        monkeypatch.setattr(made.session._opener._endpoint, "open", broken)
         made.google.peers[0].abort()
         fault = await made.until(Fault)
         assert fault.error.fatal
@@ -350,7 +350,7 @@ async def test_last_words_are_told_when_the_session_ends(end: str) -> None:
             await made.session.close()
         else:
             await made.once(lambda: made.session._turns._agent_words, "no words")
-            await made.google.peers[0].close(1007, "Request contains an invalid argument.")
+            await made.google.peers[0].close(1008, "Permission denied on resource project x.")
             await made.until(Fault)
         assert [event.text for event in made.of(CallerText)] == ["Forget it."]
         assert [event.text for event in made.of(AgentText)] == ["As you"]

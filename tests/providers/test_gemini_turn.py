@@ -18,11 +18,10 @@ from arivox.providers.base import (
     ResponseDone,
     ResponseStarted,
     ToolCall,
-    ToolCallsCancelled,
     Utterance,
 )
 from arivox.providers.gemini.protocol import Message, ServerContent
-from arivox.providers.gemini.turn import Turns
+from arivox.providers.gemini.turn import OpenCall, Turns
 
 
 def turns(*, idle_status: bool = False) -> Turns:
@@ -58,10 +57,10 @@ def call(of: Turns, *calls: dict[str, Any]) -> list[ProviderEvent]:
     return list(of.called(message.tool_call))
 
 
-def cancelled(of: Turns, *ids: str) -> list[ProviderEvent]:
+def cancelled(of: Turns, *ids: str) -> tuple[str, ...]:
     message = msgspec.convert({"toolCallCancellation": {"ids": list(ids)}}, Message)
     assert message.tool_call_cancellation is not None
-    return list(of.calls_cancelled(message.tool_call_cancellation))
+    return of.calls_cancelled(message.tool_call_cancellation)
 
 
 def test_an_answer_has_one_start_one_item_and_one_end() -> None:
@@ -175,10 +174,10 @@ def test_tool_calls_close_what_was_said_before_them() -> None:
     assert not of.generating
     assert not of.quiet
     assert not of.may_ask
-    assert of.tool_answered("a") == "look"
-    assert of.tool_answered("a") == ""
-    assert cancelled(of, "call-2", "unknown") == [ToolCallsCancelled(("call-2",))]
-    assert cancelled(of, "call-2") == []
+    assert of.tool_answered("a") == OpenCall("a", "look")
+    assert of.tool_answered("a") is None
+    assert cancelled(of, "call-2", "unknown") == ("call-2",)
+    assert cancelled(of, "call-2") == ()
     sound(of)
     assert of.audio_item() == ("item-2", False)
 

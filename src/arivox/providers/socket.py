@@ -18,8 +18,7 @@ from arivox.errors import ProviderError
 log = structlog.get_logger()
 
 _MAX_MESSAGE: Final = 16 * 1024 * 1024
-_PING_IDLE_S: Final = 10.0
-_PING_REPLY_S: Final = 10.0
+_PONG_WAIT_S: Final = 10.0
 # Half a minute of audio would fit into the kernel's own choice: it would be sent, stale, after a stall.
 _SEND_BUFFER: Final = 16 * 1024
 _HIGH_WATER: Final = 8 * 1024
@@ -72,11 +71,13 @@ class ProviderSocket(picows.WSListener):
         on_close: Callable[[int, str], None],
         *,
         timeout_s: float,
+        pong_wait_s: float = _PONG_WAIT_S,
         backlog: int = 100,
     ) -> ProviderSocket:
         """Connect. ``backlog`` is how many droppable messages are kept when the peer stops reading.
 
-        Raises ProviderError.
+        A peer that has been silent for ``pong_wait_s`` is sent a ping, and is gone if it stays silent for as
+        long again. Raises ProviderError.
         """
         listener = cls(provider, on_message, on_close, backlog)
         try:
@@ -88,8 +89,8 @@ class ProviderSocket(picows.WSListener):
                     extra_headers=dict(headers),
                     websocket_handshake_timeout=timeout_s,
                     enable_auto_ping=True,
-                    auto_ping_idle_timeout=_PING_IDLE_S,
-                    auto_ping_reply_timeout=_PING_REPLY_S,
+                    auto_ping_idle_timeout=pong_wait_s,
+                    auto_ping_reply_timeout=pong_wait_s,
                     max_frame_size=_MAX_MESSAGE,
                 )
         except BaseException as error:
@@ -151,6 +152,7 @@ class ProviderSocket(picows.WSListener):
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """Put the pieces of a message together and hand it on."""
+        transport.notify_user_specific_pong_received()  # who sends anything is there
         try:
             self._on_frame(transport, frame)
         except Exception:

@@ -21,6 +21,12 @@ class GeminiOptions:
     """How many seconds earlier ``goAway`` announces it."""
     handle_ttl: float | None = None
     """Seconds for which a session can be resumed. None: 2 h on AI Studio, 24 h on Vertex."""
+    resume_refusal: tuple[int, str] | None = None
+    """Close code and reason with which every set-up that takes a session up is refused."""
+    resume_hangs: bool = False
+    """Whether such a set-up is never answered."""
+    one_at_a_time: bool = False
+    """Whether a session is only taken up once the connection that gave its handle is closed."""
     transcribes: bool = True
     """Whether there are transcripts, where they are asked for."""
     tokens: TokenStore | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,8 @@ class Snapshot:
     """Monotonic seconds."""
     model: str
     conversation: Conversation
+    in_use: Callable[[], bool]
+    """Whether the connection that was given the handle is open."""
 
 
 class Handles:
@@ -35,10 +37,12 @@ class Handles:
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)
 
-    def keep(self, model: str, conversation: Conversation, now: float) -> str:
+    def keep(
+        self, model: str, conversation: Conversation, now: float, in_use: Callable[[], bool] = lambda: False
+    ) -> str:
         """Keep a session as it is now; return its handle."""
         handle = secrets.token_urlsafe(24)
-        self._kept[handle] = Snapshot(now, model, conversation.copy())
+        self._kept[handle] = Snapshot(now, model, conversation.copy(), in_use)
         if len(self._kept) > _MOST:
             del self._kept[next(iter(self._kept))]
         return handle

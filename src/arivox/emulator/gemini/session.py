@@ -122,6 +122,11 @@ class GeminiSession:
         """Return the result of a function, if it stands last in the history."""
         return self.conversation.last_output
 
+    @property
+    def open_calls(self) -> int:
+        """Return how many calls of functions have no result yet."""
+        return len(self._floor.calls) if self._floor is not None else 0
+
     # Socket in.
 
     def open(self, now: float) -> None:
@@ -291,7 +296,7 @@ class GeminiSession:
             transcribes=self.options.transcribes,
             marks_end=self.entrance.backend == "vertex",
         )
-        if self.behaviour.greets:
+        if self.behaviour.greets and not (resumes and self.options.resume_hangs):
             self.timers.at(now + self.options.setup_delay, self._greet)
 
     def _greet(self, now: float) -> None:
@@ -301,7 +306,12 @@ class GeminiSession:
     def _resume(self, setup: Setup, handle: str, now: float) -> None:
         default = _HANDLE_TTL_S[self.entrance.backend]
         ttl = default if self.options.handle_ttl is None else self.options.handle_ttl
+        if self.options.resume_refusal is not None:
+            code, reason = self.options.resume_refusal
+            raise RefusedError(reason, code)
         snapshot = self._handles.find(handle, ttl, now)
+        if self.options.one_at_a_time and snapshot.in_use():
+            raise RefusedError("Internal error encountered.", messages.INTERNAL)
         if snapshot.model != setup.model:
             raise invalid(f"setup.model: the session to resume has {snapshot.model}.")
         self.conversation = snapshot.conversation.copy()
@@ -396,7 +406,7 @@ class GeminiSession:
             return
         update: dict[str, Any] = {}  # how Google's JSON says resumable: false
         if now is not None:
-            handle = self._handles.keep(self._wishes.model, self.conversation, now)
+            handle = self._handles.keep(self._wishes.model, self.conversation, now, lambda: not self.closed)
             update = {"newHandle": handle, "resumable": True}
         if wanted.transparent:
             update["lastConsumedClientMessageIndex"] = str(self._consumed)

@@ -14,6 +14,7 @@ from arivox.audio.g711 import Law
 from arivox.audio.voice import KEPT_FRAMES, ONSET_FRAMES, PRE_ROLL_FRAMES, quiet_codes
 
 _PAUSE_FRAMES: Final = 600 // PTIME_MS  # the longest pause kept between two words: more would tell nothing
+_ANSWER_DUE_FRAMES: Final = 1500 // PTIME_MS  # of silence after the last word: by then the service answers
 
 
 class CallerAudio:
@@ -38,6 +39,16 @@ class CallerAudio:
     def voice(self) -> bool:
         """Return whether the caller has said something that the state does not hold."""
         return bool(self._spoken)
+
+    @property
+    def speaking(self) -> bool:
+        """Return whether the caller is in the middle of their words, by their sound."""
+        return bool(self._spoken) and self._since_loud <= _PAUSE_FRAMES
+
+    @property
+    def unanswered(self) -> bool:
+        """Return whether the caller has said something, and waits longer than an answer takes."""
+        return bool(self._spoken) and self._since_loud > _ANSWER_DUE_FRAMES
 
     def add(self, frame: bytes, *, sent: bool = True) -> None:
         """Take the next frame, which was ``sent`` or has no connection to go over."""
@@ -65,7 +76,7 @@ class CallerAudio:
 
     def answer_begins(self) -> None:
         """Hear that the agent answers what was said so far."""
-        self._being_answered = len(self._spoken)
+        self._being_answered = len(self._spoken) - self._unsent
 
     def answered(self) -> None:
         """Hear that the answer is complete: to be heard again, those words would get another."""
@@ -73,14 +84,42 @@ class CallerAudio:
             self._spoken.popleft()
         self._being_answered = 0
 
+    def acted_on(self) -> None:
+        """Hear that the agent calls a tool for what was said: heard again, it would be done twice."""
+        if self._being_answered:
+            self.answered()
+        else:
+            self.saved()
+
     def saved(self) -> None:
         """Hear that the state holds everything up to now, but for a word that is just being said."""
-        self._spoken.clear()
-        self._unsent = self._being_answered = 0
-        if self._since_loud < PRE_ROLL_FRAMES:
+        self._drop_sent()
+        if not self._spoken and self._since_loud < PRE_ROLL_FRAMES:
             self._spoken.extend(self._recent)
+
+    def forget(self) -> None:
+        """Hear that nothing which was sent may be sent again. What never was stays."""
+        self._drop_sent()
+        self._recent.clear()
+        self._loud = 0
+        if not self._spoken:
+            self._since_loud = PRE_ROLL_FRAMES
+
+    def lost(self) -> None:
+        """Hear that nothing of what is kept has reached the connection that is used from now on."""
+        self._unsent = len(self._spoken)
+
+    def unsent(self) -> tuple[bytes, ...]:
+        """Return the words that the connection has not been sent, which it is sent now."""
+        count, self._unsent = self._unsent, 0
+        return tuple(self._spoken)[len(self._spoken) - count :]
 
     def replay(self) -> tuple[bytes, ...]:
         """Return the frames that another connection is sent first: at least the latest 300 ms."""
         self._unsent = 0
         return tuple(self._spoken or self._recent)
+
+    def _drop_sent(self) -> None:
+        while len(self._spoken) > self._unsent:
+            self._spoken.popleft()
+        self._being_answered = 0

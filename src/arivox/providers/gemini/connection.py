@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import structlog
 
@@ -11,10 +12,13 @@ from arivox.errors import ProtocolError
 from arivox.logs import FROM_PROVIDER, TO_PROVIDER
 from arivox.providers.base import Brief, SessionCounters
 from arivox.providers.gemini import protocol
-from arivox.providers.gemini.protocol import PROVIDER, Closed, Message
+from arivox.providers.gemini.closes import Closed, SetupRefusedError, closed, refused
+from arivox.providers.gemini.protocol import PROVIDER, Message
 from arivox.providers.socket import ProviderSocket
 
 log = structlog.get_logger()
+
+_PONG_WAIT_S: Final = 35.0  # up to 30 s were seen on connections that were well
 
 
 class Connection:
@@ -40,6 +44,8 @@ class Connection:
         """What the session is set up with."""
         self.useful = False
         """The service did something over it, besides taking the session."""
+        self.ended: Closed | None = None
+        """How the service closed it."""
         self._counters = counters
         self._on_message = on_message
         self._on_closed = on_closed
@@ -54,16 +60,28 @@ class Connection:
         return self._socket is not None
 
     async def open(self, url: str, headers: Mapping[str, str], setup: bytes, timeout_s: float) -> None:
-        """Connect, and wait until the session is set up.
+        """Connect, and wait until the session is set up, for so long each.
 
-        Raises ProviderError, with the code ``connect`` if another attempt may succeed.
+        Raises ProviderError, with the code ``connect`` if another attempt may succeed; SetupRefusedError if
+        it is the session that is not taken.
         """
         try:
             self._socket = await ProviderSocket.open(
-                PROVIDER, url, headers, self._message, self._gone, timeout_s=timeout_s
+                PROVIDER,
+                url,
+                headers,
+                self._message,
+                self._gone,
+                timeout_s=timeout_s,
+                pong_wait_s=_PONG_WAIT_S,
             )
             self.send(setup)
-            await self._set_up
+            async with asyncio.timeout(timeout_s):
+                await self._set_up
+        except TimeoutError:
+            await self.close()
+            problem = f"the set-up was not answered within {timeout_s:g} s"
+            raise SetupRefusedError(PROVIDER, problem, code="timeout") from None
         except BaseException:
             await self.close()
             raise
@@ -119,11 +137,8 @@ class Connection:
         socket, self._socket = self._socket, None
         if socket is not None:
             self._counters.uplink_dropped_frames += socket.dropped
-        meaning = protocol.closed(code, reason)
         if self._set_up.done():
-            self._on_closed(self, meaning)
-            return
-        # In mid-call the service closes for its policy now and then; a set-up it refuses stays refused.
-        if meaning.remedy == "go on" and code != protocol.POLICY:
-            meaning.error.code = "connect"
-        self._set_up.set_exception(meaning.error)
+            self.ended = closed(code, reason)
+            self._on_closed(self, self.ended)
+        else:
+            self._set_up.set_exception(refused(code, reason))

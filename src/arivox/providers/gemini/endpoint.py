@@ -16,7 +16,7 @@ import msgspec
 
 from arivox.errors import ProviderError, SettingsError
 from arivox.providers.gemini.models import Backend, traits_of
-from arivox.providers.gemini.protocol import PROVIDER
+from arivox.providers.gemini.protocol import PROVIDER, SetupOptions
 from arivox.settings.settings import Settings
 
 _STUDIO: Final = (
@@ -83,6 +83,21 @@ def model_name(settings: Settings) -> str:
         return f"models/{model}"
     place = f"projects/{settings.gemini_project_id}/locations/{settings.gemini_location}"
     return f"{place}/publishers/google/models/{model}"
+
+
+def setup_options(settings: Settings) -> SetupOptions:
+    """Return the set-up of a session."""
+    return SetupOptions(
+        model=model_name(settings),
+        backend=backend_of(settings),
+        voice=settings.gemini_voice_id,
+        language=settings.gemini_language,
+        thinking_level=settings.gemini_thinking_level,
+        start_sensitivity=settings.gemini_vad_start_sensitivity,
+        end_sensitivity=settings.gemini_vad_end_sensitivity,
+        prefix_padding_ms=settings.gemini_vad_prefix_padding_ms,
+        silence_duration_ms=settings.gemini_vad_silence_duration_ms,
+    )
 
 
 class Endpoint:

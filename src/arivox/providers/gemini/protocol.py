@@ -1,4 +1,4 @@
-"""The wire protocol of Gemini Live: messages built and parsed, and what a close means. Pure.
+"""The wire protocol of Gemini Live: messages built and parsed. Pure.
 
 Google's ``BidiGenerateContent``: JSON in camel case, one top-level key in each message of ours, any number in
 theirs. Audio is 16-bit linear: 24 kHz from the model, the rate we declare to it.
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from arivox.errors import ProtocolError, ProviderError
+from arivox.errors import ProtocolError
 from arivox.providers.base import Brief, Tool, Utterance
 from arivox.providers.gemini.models import THINKING_BUDGET, Backend, Traits
 
@@ -73,6 +73,10 @@ def setup(
     if options.backend == "vertex":
         message["explicitVadSignal"] = True
     return _encode({"setup": message})
+
+
+AUDIO_STREAM_END: Final = b'{"realtimeInput":{"audioStreamEnd":true}}'
+"""The audio pauses: what was heard so far is a turn. The next audio goes on."""
 
 
 def audio_head(rate: int) -> tuple[bytes, bytes]:
@@ -197,6 +201,9 @@ class Part(_Part, frozen=True):
     """A piece of a turn: sound, or text that is not spoken."""
 
     inline_data: Blob | None = None
+    text: str | None = None
+    thought: bool | None = None
+    """The text is what the model thinks, not its answer."""
 
 
 class ModelTurn(_Part, frozen=True):
@@ -226,11 +233,13 @@ class ServerContent(_Part, frozen=True):
 
 
 class FunctionCall(_Part, frozen=True):
-    """A tool the model wants run."""
+    """A tool the model wants run, or a part of that."""
 
     id: str | None = None
     name: str | None = None
     args: dict[str, Any] | None = None
+    will_continue: bool | None = None
+    """More of the same call follows."""
 
 
 class ToolCallMessage(_Part, frozen=True):
@@ -287,8 +296,17 @@ class Message(_Part, frozen=True):
 
     @property
     def does_something(self) -> bool:
-        """Return whether the model does something."""
-        return self.server_content is not None or self.tool_call is not None
+        """Return whether the model does something, or hears something; to end a turn is neither."""
+        content = self.server_content
+        return self.tool_call is not None or (
+            content is not None
+            and bool(
+                content.model_turn
+                or content.input_transcription
+                or content.output_transcription
+                or content.interrupted
+            )
+        )
 
 
 _DECODER: Final = msgspec.json.Decoder(Message)
@@ -331,45 +349,3 @@ def add_usage(total: dict[str, int], usage: dict[str, Any]) -> None:
                 continue
             full = f"{name}_{str(detail.get('modality', '')).lower()}_tokens"
             total[full] = total.get(full, 0) + count
-
-
-# --- what a close means ---
-
-
-class Closed(msgspec.Struct, frozen=True):
-    """Why the service closed a connection, and what may help.
-
-    ``go on`` with the latest handle, begin a ``new`` session, or ``give up``.
-    """
-
-    error: ProviderError
-    remedy: Literal["go on", "new", "give up"]
-
-
-# Parts of the reason, in lower case. The text says more than the code (Live API reference, close codes).
-_REASONS: Final[tuple[tuple[str, str, Literal["go on", "new", "give up"]], ...]] = (
-    ("api key not valid", "invalid_api_key", "give up"),
-    ("not supported for bidigeneratecontent", "model_not_found", "give up"),
-    ("is not found for api version", "model_not_found", "give up"),
-    ("publisher model", "model_not_found", "give up"),
-    ("session expired", "session_expired", "new"),
-    ("session not found", "session_not_found", "new"),
-    ("exceeded your current quota", "insufficient_quota", "give up"),
-    ("permission", "permission_denied", "give up"),
-    ("project-scoped features", "token_refused", "give up"),
-)
-_INVALID: Final = 1007
-_WORST_CODES: Final = frozenset({_INVALID, 1002, 1003, 1009, 1010})
-POLICY: Final = 1008
-
-
-def closed(code: int, reason: str) -> Closed:
-    """Return what a close with ``code`` and ``reason`` means."""
-    said = f"the server closed the connection (code {code}{': ' + reason if reason else ''})"
-    lower = reason.lower()
-    for part, name, remedy in _REASONS:
-        if part in lower:
-            return Closed(ProviderError(PROVIDER, said, code=name, fatal=True), remedy)
-    name = "invalid_argument" if code == _INVALID else str(code)
-    error = ProviderError(PROVIDER, said, code=name, fatal=True)
-    return Closed(error, "give up" if code in _WORST_CODES else "go on")

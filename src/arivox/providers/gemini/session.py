@@ -6,6 +6,7 @@ holds yet the next connection is told here.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, cast
@@ -22,6 +23,7 @@ from arivox.providers.base import (
     Brief,
     CallerText,
     Capabilities,
+    ConnectionLost,
     Fault,
     Interrupted,
     OnProviderEvent,
@@ -32,47 +34,30 @@ from arivox.providers.base import (
     SessionCounters,
     SpeechStarted,
     SpeechStopped,
+    ToolCall,
+    ToolCallsCancelled,
     Utterance,
 )
 from arivox.providers.gemini import protocol
 from arivox.providers.gemini.caller import CallerAudio
+from arivox.providers.gemini.closes import Closed
 from arivox.providers.gemini.connection import Connection
-from arivox.providers.gemini.endpoint import Endpoint, backend_of, model_name
+from arivox.providers.gemini.endpoint import setup_options
 from arivox.providers.gemini.models import traits_of
-from arivox.providers.gemini.protocol import PROVIDER, RATE_OUT, Closed, Message, ServerContent, SetupOptions
+from arivox.providers.gemini.opener import Opener
+from arivox.providers.gemini.orphans import Orphans
+from arivox.providers.gemini.protocol import PROVIDER, RATE_OUT, Message, ServerContent
+from arivox.providers.gemini.requests import Requests
 from arivox.providers.gemini.rotation import Rotation
 from arivox.providers.gemini.turn import Turns
 from arivox.providers.gemini.unsaved import Unsaved
-from arivox.providers.opening import open_in_time
 from arivox.providers.transcoder import Transcoder
 from arivox.settings.settings import Settings
 
 log = structlog.get_logger()
 
-_HANDLE_GONE: Final = frozenset({"session_expired", "session_not_found"})
-_SPEAK: Final = (
-    "(The caller is on the line and waits for you. Speak now, as your instructions for this state say.)"
-)
+_OVERDUE_S: Final = 2.0  # an answer that was asked for begins sooner
 _NEW: Final = "(New instructions, not from the caller. They replace the earlier ones.)"
-_GO_ON: Final = (
-    "(The connection was lost for a moment, and the caller may not have heard your last answer. "
-    "Go on where you were, without speaking of the connection.)"
-)
-
-
-def setup_options(settings: Settings) -> SetupOptions:
-    """Return the set-up of a session."""
-    return SetupOptions(
-        model=model_name(settings),
-        backend=backend_of(settings),
-        voice=settings.gemini_voice_id,
-        language=settings.gemini_language,
-        thinking_level=settings.gemini_thinking_level,
-        start_sensitivity=settings.gemini_vad_start_sensitivity,
-        end_sensitivity=settings.gemini_vad_end_sensitivity,
-        prefix_padding_ms=settings.gemini_vad_prefix_padding_ms,
-        silence_duration_ms=settings.gemini_vad_silence_duration_ms,
-    )
 
 
 class GeminiSession:
@@ -83,7 +68,6 @@ class GeminiSession:
     def __init__(self, settings: Settings, audio: AudioFormat, on_event: OnProviderEvent) -> None:
         self.counters = SessionCounters()
         self._audio = audio
-        self._law = cast(Law, audio.law)
         self._options = setup_options(settings)
         self._traits = traits_of(settings.gemini_model_name)
         update = self._traits.update(self._options.backend)
@@ -99,21 +83,29 @@ class GeminiSession:
         rate = int(settings.gemini_target_input_sample_rate)
         self._transcoder = Transcoder(audio, up=rate, down=RATE_OUT)
         self._head = protocol.audio_head(rate)
-        self._endpoint = Endpoint(settings)
-        self._timeout_s = settings.provider_connect_timeout_s
         self._on_event = on_event
         self._debug = settings.log_level == "debug"
         self._turns = Turns(settings.gemini_history_max_turns, idle_status=self._traits.idle_status)
         self._caller = CallerAudio(cast(Law, audio.law))
         self._brief = Brief("")
-        self._rotation = Rotation(self, self._open)
-        self._request = ""  # what the answer in progress was asked for with
+        self._opener = Opener(
+            settings,
+            self._options,
+            self._traits,
+            self._new_connection,
+            lambda: self._brief,
+            lambda: self._turns.history,
+        )
+        self._resumption = self._opener.resumption
+        self._rotation = Rotation(self, self._opener.open)
+        self._requests = Requests()
+        self._orphans = Orphans()
         self._unsaved = Unsaved()
-        self._handle = ""
+        self._between = False  # a connection was given up, and no other is in use
         self._speaking = False  # the caller, as far as the service tells
-        self._asked: deque[str] = deque()  # answers to ask for once the present one is done
+        self._asked_at = 0.0
+        self._wrote = False  # the service has answered in text
         self._held: dict[str, bytes] = {}  # results after which the agent shall not speak
-        self._answer_owed = False  # an answer was lost with a connection
         self._note_due = False  # new instructions, which go with the result of a tool
         self._noted: deque[str] = deque(maxlen=16)  # the latest results they went with
         self._update_due = False  # or once this turn is over
@@ -127,7 +119,7 @@ class GeminiSession:
     def busy(self) -> bool:
         """Return whether an answer is in progress, or asked for and not begun."""
         turns = self._turns
-        return bool(turns.generating or turns.asked or turns.open_tools or self._asked or self._answer_owed)
+        return bool(turns.generating or turns.asked or turns.open_tools or self._requests)
 
     # --- verbs ---
 
@@ -135,7 +127,7 @@ class GeminiSession:
         """Open and set up the session, trying again while time allows. Raises ProviderError."""
         self._brief = brief
         self._turns.history.extend(brief.history)
-        connection = await self._open()
+        connection = await self._opener.open()
         if self._rotation.closed:
             await connection.close()
         else:
@@ -150,7 +142,7 @@ class GeminiSession:
             self.counters.uplink_dropped_frames += 1
             return
         connection = self._rotation.current
-        sent = connection is not None and connection.alive
+        sent = connection is not None and connection.alive and not self._holding
         self._caller.add(data, sent=sent)
         if connection is not None and sent:
             self.counters.audio_out_frames += 1
@@ -159,7 +151,7 @@ class GeminiSession:
     def speak(self, instructions: str | None = None) -> None:
         """Ask for an answer now, or after the one in progress."""
         if not self._rotation.closed:
-            self._asked.append(instructions or _SPEAK)
+            self._requests.add(instructions)
             self._ask_next()
 
     def interrupt(self, cuts: Sequence[Cut], *, cancel: bool = False) -> None:
@@ -171,8 +163,7 @@ class GeminiSession:
         self._transcoder.restart()
         if cancel:
             return
-        # The caller's turn brings an answer of its own; another would talk over them.
-        self._asked = deque(asked for asked in self._asked if asked != _SPEAK)
+        self._requests.caller_interrupts()
         held, self._held = self._held, {}
         for message in held.values():
             self._send(message)
@@ -181,6 +172,8 @@ class GeminiSession:
         """Change the instructions, and the tools where the service can."""
         self._brief = brief
         way = self.capabilities.update
+        if self._between:
+            return  # the next connection is set up with it, or told
         if way == "context":
             self._send(protocol.context_update(brief, self._traits))
         elif self._turns.open_tools:
@@ -196,28 +189,35 @@ class GeminiSession:
 
     def tool_result(self, call_id: str, output: str, *, answer: bool = True) -> None:
         """Give a tool's result; the agent speaks on when it has all of them."""
-        name = self._turns.tool_answered(call_id)
-        if not name:
-            log.debug("nobody waits for the result of a tool", call_id=call_id)
+        call = self._turns.tool_answered(call_id)
+        if call is None:
+            log.debug("the present connection waits for no such result", call_id=call_id)
+            self._orphans.returned(call_id)
+            self._release()
             return
         added = _note(self._brief) if self._note_due else ""
         if added:
             self._note_due = False
             self._noted.append(call_id)
-        message = protocol.tool_response(call_id, name, output, added)
+        message = protocol.tool_response(call.wire_id, call.name, output, added)
         if not answer:
             # The agent waits for the result and is silent: so it stays, unless the caller speaks on.
             self._held[call_id] = message
             return
         if not self._turns.open_tools:
-            self._turns.ask()
+            self._expect_answer()
         self._send(message)
+        self._release()
 
     def end_turn(self) -> None:
         """Say that the caller's sound pauses: the service takes their turn for ended."""
+        self._speaking = False
+        if not self._holding:
+            self._send(protocol.AUDIO_STREAM_END)
 
     def renew(self, cause: str) -> None:
-        """Give the connection up, and go on over another."""
+        """Give the connection up, which is mute, and go on over another."""
+        self._rotation.renew(cause)
 
     async def close(self) -> None:
         """Close the socket, and give up opening another."""
@@ -229,67 +229,60 @@ class GeminiSession:
 
     # --- connections ---
 
-    async def _open(self) -> Connection:
-        """Return a connection that is set up. Raises ProviderError."""
-        opened: list[Connection] = []
-
-        async def attempt() -> None:
-            url, headers = await self._endpoint.open()
-            handle, brief = self._handle, self._brief
-            history = () if handle else tuple(self._turns.history)
-            seeded = bool(history) and self._traits.seeded_history
-            connection = Connection(
-                handle, brief, self.counters, self._take, self._on_closed, debug=self._debug
-            )
-            setup = protocol.setup(self._options, self._traits, brief, handle, seeded=seeded)
-            try:
-                await connection.open(url, headers, setup, self._timeout_s)
-            except ProviderError as error:
-                if handle and error.code in _HANDLE_GONE:
-                    self._handle = ""  # the next attempt begins a new session
-                    error.code = "connect"
-                raise
-            if history:
-                connection.send(protocol.history(history, self._traits))
-            opened.append(connection)
-
-        await open_in_time(PROVIDER, self._timeout_s, attempt)
-        return opened[0]
+    def _new_connection(self, handle: str, brief: Brief) -> Connection:
+        return Connection(handle, brief, self.counters, self._take, self._on_closed, debug=self._debug)
 
     def _on_closed(self, connection: Connection, meaning: Closed) -> None:
-        if connection is not self._rotation.current or self._rotation.closed:
-            return
-        if meaning.remedy == "new":
-            self._handle = ""
-        self._rotation.lost(meaning)
+        if connection is self._rotation.current and not self._rotation.closed:
+            self._rotation.lost(meaning)
 
     # --- rotation.Owner ---
 
     @property
     def quiet(self) -> bool:
         """Return whether nothing is going on that another connection would lose."""
-        return self._turns.quiet and not self._asked and not self._caller.voice
+        return self._turns.quiet and not self._requests and not self._caller.voice
+
+    @property
+    def overdue(self) -> bool:
+        """Return whether an answer is awaited that should have begun, and nothing else is going on."""
+        if self._orphans or not self._turns.still:
+            return False
+        asked = self._turns.asked and time.monotonic() - self._asked_at > _OVERDUE_S
+        return asked or self._caller.unanswered
 
     def stale(self, connection: Connection) -> bool:
         """Return whether the session has got on since the connection was set up."""
-        return connection.handle != self._handle or connection.brief is not self._brief
+        return connection.handle != self._resumption.handle or connection.brief is not self._brief
 
-    def give_up_turn(self) -> None:
+    def begin_anew(self) -> None:
+        """Take note that the next connection takes no session up."""
+        self._resumption.given_up()
+
+    def give_up_turn(self, meaning: Closed | None = None) -> None:
         """Take note that whatever is in progress will not go on."""
+        self._between = True
         begun = self._turns.generating
+        tools = self._orphans.lost(self._turns.open_tools, meaning.code if meaning is not None else 0)
         owed, events = self._turns.lost()
+        self._on_event(ConnectionLost())
         self._emit(events)
-        if owed:
-            self._unsaved.lost()
+        tripped = meaning is not None and meaning.tripped
+        if tripped:
+            owed = owed or self._caller.voice
+            self._caller.forget()
+        if tools:
+            self._requests.left_to_tools()
+        elif tripped:
+            self._requests.tripped(owed=owed)
+        else:
+            self._requests.lost(owed=owed, begun=begun)
+        if owed and not (tools or tripped):
+            self._unsaved.lost()  # they are heard again
         else:
             self._unsaved.answered()
-        request, self._request = self._request, ""
-        if owed and request and not (begun and request == _SPEAK):
-            self._asked.appendleft(request)
-        else:
-            self._answer_owed = self._answer_owed or owed
         self._held.clear()
-        self._note_due = False
+        self._note_due = self._update_due = False
         if self._speaking:
             self._speaking = False
             self._on_event(SpeechStopped())
@@ -298,20 +291,18 @@ class GeminiSession:
         """Hear that ``connection`` replaces another."""
         self.counters.reconnects += 1
         self._on_event(Reconnected(cause, bool(connection.handle), gap_ms))
-        if self._answer_owed:
-            self._answer_owed = False
-            if not self._caller.voice:  # else their words are heard again, and answered
-                self._asked.appendleft(_GO_ON)
+        self._requests.goes_on(heard_again=self._caller.voice, speaking=self._caller.speaking)
 
     def begin(self, connection: Connection) -> None:
         """Tell a new connection what its session does not know, and go on over it."""
+        self._between = False
         said = self._unsaved.utterances
         if connection.handle and said and self._traits.notes == "content":
             connection.send(protocol.said(said))
-        frames = self._caller.replay()
-        if frames:
-            self.counters.audio_out_frames += len(frames)
-            connection.send(protocol.audio(self._head, self._transcoder.to_provider(b"".join(frames))))
+        if self._holding:
+            self._caller.lost()
+        else:
+            self._send_frames(connection, self._caller.replay())
         connection.begin()
         if connection.brief is not self._brief:
             self.update(self._brief)
@@ -319,20 +310,40 @@ class GeminiSession:
 
     def failed(self, error: ProviderError) -> None:
         """Hear that there is no connection, and will be none."""
+        self._emit(self._turns.lost()[1])
         self._on_event(Fault(error))
 
     # --- sending ---
+
+    @property
+    def _holding(self) -> bool:
+        """Return whether the caller's sound waits until the results of tools are sent."""
+        return self._orphans.holds_sound and bool(self._orphans or self._turns.open_tools)
+
+    def _release(self) -> None:
+        """Send the sound that was held, if nothing holds it any more."""
+        connection = self._rotation.current
+        if self._orphans.holds_sound and not self._holding and connection is not None and connection.alive:
+            self._send_frames(connection, self._caller.unsent())
+
+    def _send_frames(self, connection: Connection, frames: Sequence[bytes]) -> None:
+        if frames:
+            self.counters.audio_out_frames += len(frames)
+            connection.send(protocol.audio(self._head, self._transcoder.to_provider(b"".join(frames))))
 
     def _send(self, message: bytes) -> None:
         if self._rotation.current is not None:
             self._rotation.current.send(message)
 
+    def _expect_answer(self) -> None:
+        self._turns.ask()
+        self._asked_at = time.monotonic()
+
     def _ask_next(self) -> None:
-        if self._asked and self._rotation.alive and self._turns.may_ask:
-            words = self._asked.popleft()
-            self._request = words
+        if self._requests.waiting and self._rotation.alive and self._turns.may_ask:
+            words = self._requests.take()
             breaks_off = self._turns.late and self._traits.notes == "content"
-            self._turns.ask()
+            self._expect_answer()
             self._send(protocol.request(words) if breaks_off else protocol.text(words))
 
     # --- receiving ---
@@ -348,15 +359,11 @@ class GeminiSession:
         if message.tool_call is not None:
             self._emit(self._turns.called(message.tool_call))
         if message.tool_call_cancellation is not None:
-            for call_id in message.tool_call_cancellation.ids or ():
-                self._held.pop(call_id, None)
-                # The new instructions went with a result that nobody reads.
-                self._update_due = self._update_due or call_id in self._noted
-            self._emit(self._turns.calls_cancelled(message.tool_call_cancellation))
+            self._cancelled(self._turns.calls_cancelled(message.tool_call_cancellation))
         if message.session_resumption_update is not None:
             update = message.session_resumption_update
             if update.resumable and update.new_handle:
-                self._handle = update.new_handle
+                self._resumption.given(update.new_handle)
                 self._caller.saved()
                 self._unsaved.saved()
         if message.usage_metadata is not None:
@@ -367,7 +374,7 @@ class GeminiSession:
             self._update_due = False
             self.update(self._brief)
         if not (self._turns.asked or self._turns.generating):
-            self._request = ""
+            self._requests.answered()
         self._ask_next()
 
     def _content(self, content: ServerContent) -> None:
@@ -377,12 +384,17 @@ class GeminiSession:
             blob = part.inline_data
             if blob is not None and blob.data and (blob.mime_type or "audio/").startswith("audio/"):
                 self._sound(blob.data)
-        if content.generation_complete and not self._request:
+            elif part.text and not part.thought:
+                self._turns.wrote_text()
+        if content.generation_complete and not self._requests.own_words:
             self._caller.answered()
+        if content.turn_complete and self._turns.wrote and self._turns.still and not self._wrote:
+            self._wrote = True
+            log.warning("the AI answers in text instead of speech", model=self._options.model)
         # A caller whose speech was told of has been noticed.
         self._emit(
             event
-            for event in self._turns.ends(content)
+            for event in self._turns.ends(content, voice=self._caller.voice)
             if not (self._speaking and isinstance(event, Interrupted))
         )
 
@@ -399,6 +411,16 @@ class GeminiSession:
         self.counters.audio_in_ms += self._audio.ms(len(heard))
         self._on_event(AgentAudio(item_id, heard))
 
+    def _cancelled(self, calls: Sequence[str]) -> None:
+        if not calls:
+            return
+        for call_id in calls:
+            self._held.pop(call_id, None)
+            # The new instructions went with a result that nobody reads.
+            self._update_due = self._update_due or call_id in self._noted
+        self._on_event(ToolCallsCancelled(tuple(calls)))
+        self._release()
+
     def _activity(self, kind: str) -> None:
         if kind.endswith("ACTIVITY_START"):
             self._speaking = True
@@ -408,15 +430,20 @@ class GeminiSession:
             self._on_event(SpeechStopped())
 
     def _emit(self, events: Iterable[ProviderEvent]) -> None:
+        """Tell what has happened, and take note of what is answered by it."""
         for event in events:
             match event:
                 case CallerText():
                     self._unsaved.add(Utterance("caller", event.text))
                 case AgentText():
                     self._unsaved.add(Utterance("agent", event.text))
-                case ResponseStarted() if not self._request:
+                case ToolCall():
+                    # The caller's words are acted on: the next connection is told them, and not to act again.
+                    self._caller.acted_on()
+                    self._unsaved.answered()
+                case ResponseStarted() if not (self._turns.mute or self._requests.own_words):
                     self._caller.answer_begins()
-                case ResponseDone(status="completed"):
+                case ResponseDone(status="completed") if not self._turns.mute:
                     self._unsaved.answered()
             self._on_event(event)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -25,11 +25,11 @@ from arivox.providers.base import (
     ResponseDone,
     ResponseStarted,
     ToolCall,
-    ToolCallsCancelled,
     Utterance,
 )
 from arivox.providers.gemini.protocol import (
     PROVIDER,
+    FunctionCall,
     ServerContent,
     ToolCallCancellation,
     ToolCallMessage,
@@ -38,6 +38,24 @@ from arivox.providers.gemini.protocol import (
 
 # A turn that ended for one of these reasons is as it should be.
 _GOOD_ENDS: Final = frozenset({"", "TURN_COMPLETE_REASON_UNSPECIFIED", "NEED_MORE_INPUT"})
+# Parts of the reasons for which an answer is withheld for what is in it.
+_WITHHELD: Final = (
+    "REJECTED",
+    "SAFETY",
+    "UNSAFE",
+    "PROHIBITED",
+    "BLOCK",
+    "SPII",
+    "RECITATION",
+    "CELEBRITY",
+)
+
+
+class OpenCall(NamedTuple):
+    """A call without a result: what the service names it by, and its tool."""
+
+    wire_id: str
+    name: str
 
 
 class Turns:
@@ -55,12 +73,21 @@ class Turns:
         """What comes of the present answer is not wanted any more."""
         self.history: deque[Utterance] = deque(maxlen=history_limit)
         """What both sides have said, the oldest first."""
-        self.open_tools: dict[str, str] = {}
-        """Names of the calls without a result, by their ids."""
-        self._answered: deque[str] = deque(maxlen=16)  # the latest calls that have their result
+        self.open_tools: dict[str, OpenCall] = {}
+        """The calls without a result, by their ids: each is told under one of its own."""
+        self.mute = False
+        """The latest answer that is complete had no sound, and called no tool."""
+        self.wrote = False
+        """The present turn holds text in place of speech."""
+        self._answered: deque[tuple[str, str]] = deque(
+            maxlen=16
+        )  # the latest calls with a result: wire id, id
+        self._unfinished: dict[str, FunctionCall] = {}  # calls of which more will come
+        self._told: set[str] = set()  # ids of all calls
         self._idle_status = idle_status
+        self._thinking = False  # the turn is complete, and the interaction is not idle
+        self._said = False  # the caller has said something since the latest answer
         self._count = 0
-        self._calls = 0
         self._item = ""  # the stretch of speech that is open
         self._open = False  # ResponseStarted was said, and ResponseDone was not
         self._sounded = False  # the present turn had a sound, or did something
@@ -73,7 +100,12 @@ class Turns:
     @property
     def quiet(self) -> bool:
         """Return whether nothing is going on that another connection would lose."""
-        return not (self.generating or self.asked or self.open_tools or self._open)
+        return not self.asked and self.still
+
+    @property
+    def still(self) -> bool:
+        """Return whether no answer is being made or played, nor a tool awaited."""
+        return not (self.generating or self.open_tools or self._open)
 
     @property
     def may_ask(self) -> bool:
@@ -85,8 +117,9 @@ class Turns:
     # --- from our side ---
 
     def ask(self) -> None:
-        """An answer was asked for."""
+        """An answer was asked for: what was heard before it is none."""
         self.asked = True
+        self._sounded = False
 
     def cut(self, *, cancel: bool) -> None:
         """The caller speaks into the answer, or with ``cancel`` we want no more of it."""
@@ -95,21 +128,34 @@ class Turns:
         if cancel:
             self._ours = self._open
             self.asked = False
+            if not self._open:
+                self._drop_words()
 
-    def tool_answered(self, call_id: str) -> str:
-        """Return the name of a call that has its result now; empty when nobody waits for it."""
-        name = self.open_tools.pop(call_id, "")
-        if name:
-            self._answered.append(call_id)
-        return name
+    def tool_answered(self, call_id: str) -> OpenCall | None:
+        """Return the call that has its result now; None when nobody waits for it."""
+        call = self.open_tools.pop(call_id, None)
+        if call is not None:
+            self._answered.append((call.wire_id, call_id))
+        return call
+
+    def wrote_text(self) -> None:
+        """The model writes what it should say."""
+        self.wrote = True
 
     def lost(self) -> tuple[bool, list[ProviderEvent]]:
-        """The connection is gone. Return whether an answer was lost with it, and what ended thereby."""
-        owed = self.generating or self.asked or bool(self.open_tools)
+        """The connection is gone. Return whether an answer was lost with it, and what ended thereby.
+
+        What is asked for then, and what the caller said, is no answer without a sound: none was given.
+        """
+        owed = (self.generating and not self.late) or self.asked or bool(self.open_tools)
+        going_on = self.generating or bool(self.open_tools)
         self.generating = self.asked = self.late = False
         self.open_tools.clear()
-        self._cut = self._cut or (owed and self._open)
-        return owed, [*self._close_item(), *self._done(None)]
+        self._answered.clear()
+        self._unfinished.clear()
+        self._thinking = self.wrote = False
+        self._cut = self._cut or (going_on and self._open)
+        return owed, [*self._close_item(), *self._over(None)]
 
     def flush(self) -> Iterator[ProviderEvent]:
         """Give the words that no message has completed."""
@@ -131,7 +177,7 @@ class Turns:
     def began(self) -> Iterator[ProviderEvent]:
         """The model makes an answer: what the caller said before it is complete."""
         self.generating = True
-        self.asked = False
+        self.asked = self.mute = self._said = False
         self._sounded = True
         if not self._open:
             # Later words of this turn are told at its end: transcripts keep no order with the sound.
@@ -149,41 +195,50 @@ class Turns:
                 self._words_item = self._item or f"item-{self._count + 1}"
             self._agent_words.append(words.text)
 
-    def ends(self, content: ServerContent) -> Iterator[ProviderEvent]:
-        """Take what a message says about the end of an answer."""
+    def ends(self, content: ServerContent, *, voice: bool = False) -> Iterator[ProviderEvent]:
+        """Take what a message says about the end of an answer.
+
+        ``voice`` tells that the caller was heard here to say something that has no answer yet.
+        """
         if content.interrupted:
             yield from self._interrupted()
         if content.generation_complete:
             self.generating = self.late = False
             yield from self._close_item()
         if content.turn_complete:
-            yield from self._turn_complete(content)
-        elif content.interaction_status == "IDLE" and self._idle_status and self._open:
-            yield from self._done(None)
+            yield from self._turn_complete(content, voice=voice)
+        elif content.interaction_status == "IDLE" and self._idle_status and (self._open or self._thinking):
+            yield from self._done(None, voice=voice)
 
     def called(self, message: ToolCallMessage) -> Iterator[ProviderEvent]:
-        """Take calls of tools. What was said before them is whole."""
+        """Take calls of tools. What was said before them is whole.
+
+        A call of which more will come is told once it is finished.
+        """
+        finished = [whole for call in message.function_calls or () if (whole := self._finished(call))]
+        if not finished:
+            return
         self.asked = False
         yield from self.began()
         yield from self._close_item()
         yield from self._agent_said()
         self.generating = False
-        calls = []
-        for call in message.function_calls or ():
-            self._calls += 1
-            call_id = call.id or f"call-{self._calls}"
-            self.open_tools[call_id] = call.name or ""
-            calls.append(ToolCall(call_id, call.name or "", msgspec.json.encode(call.args or {}).decode()))
-        yield from calls
+        known = {call.wire_id for call in self.open_tools.values()}
+        for call in finished:
+            wire_id, name = call.id or "", call.name or ""
+            if wire_id and wire_id in known:
+                continue  # the same call once more
+            call_id = self._own_id(wire_id)
+            self.open_tools[call_id] = OpenCall(wire_id or call_id, name)
+            yield ToolCall(call_id, name, msgspec.json.encode(call.args or {}).decode())
 
-    def calls_cancelled(self, message: ToolCallCancellation) -> Iterator[ProviderEvent]:
-        """Take back calls whose results nobody wants any more."""
-        known = (*self.open_tools, *self._answered)
-        ids = tuple(call_id for call_id in message.ids or () if call_id in known)
-        for call_id in ids:
-            self.open_tools.pop(call_id, None)
-        if ids:
-            yield ToolCallsCancelled(ids)
+    def calls_cancelled(self, message: ToolCallCancellation) -> tuple[str, ...]:
+        """Take back calls whose results nobody wants any more; return their ids."""
+        wire_ids = message.ids or ()
+        still_open = [call_id for call_id, call in self.open_tools.items() if call.wire_id in wire_ids]
+        for call_id in still_open:
+            del self.open_tools[call_id]
+        return (*still_open, *(call_id for wire_id, call_id in self._answered if wire_id in wire_ids))
 
     # --- inside ---
 
@@ -197,19 +252,58 @@ class Turns:
             yield Interrupted()
         yield from self._close_item()
 
-    def _turn_complete(self, content: ServerContent) -> Iterator[ProviderEvent]:
+    def _finished(self, call: FunctionCall) -> FunctionCall | None:
+        """Return a call that is whole, with what came of it before; None if more will come."""
+        earlier = self._unfinished.pop(call.id or "", None)
+        if earlier is not None:
+            args: dict[str, Any] = {**(earlier.args or {}), **(call.args or {})}
+            call = msgspec.structs.replace(call, name=call.name or earlier.name, args=args)
+        if not call.will_continue:
+            return call
+        self._unfinished[call.id or ""] = call
+        return None
+
+    def _own_id(self, wire_id: str) -> str:
+        """Return an id that no other call was told under: a service may use one twice."""
+        count = len(self._told) + 1
+        call_id = wire_id or f"call-{count}"
+        if call_id in self._told:
+            call_id = f"{call_id}-{count}"
+        self._told.add(call_id)
+        return call_id
+
+    def _turn_complete(self, content: ServerContent, *, voice: bool) -> Iterator[ProviderEvent]:
         self.generating = self.late = False
         yield from self._close_item()
         if self._idle_status and content.interaction_status == "IN_PROGRESS":
+            self._thinking = True
             return
         reason = content.turn_complete_reason or ""
         error = None
         if reason not in _GOOD_ENDS and not self._cut:
             text = f"the answer ended early: {reason.replace('_', ' ').lower()}"
-            error = ProviderError(PROVIDER, text, code=reason, fatal=False)
-        yield from self._done(error)
+            rejected = any(part in reason for part in _WITHHELD)
+            error = ProviderError(PROVIDER, text, code=reason, fatal=False, rejected=rejected)
+        yield from self._done(error, voice=voice)
 
-    def _done(self, error: ProviderError | None) -> Iterator[ProviderEvent]:
+    def _done(self, error: ProviderError | None, *, voice: bool) -> Iterator[ProviderEvent]:
+        """Tell that an answer is over, and of one that was due and has no sound."""
+        if self._open:
+            silent = self.asked and not self._ours  # since the results of tools
+        else:
+            silent = self.asked or self._said or bool(self._caller_words) or voice or self.wrote
+            if silent and not self._cut:
+                self._drop_words()
+        silent = silent and not self._cut and error is None
+        self._unfinished.clear()
+        self._thinking = self.wrote = False
+        yield from self._over(error)
+        if silent:
+            self.mute = True
+            yield ResponseStarted()
+            yield ResponseDone("completed")
+
+    def _over(self, error: ProviderError | None) -> Iterator[ProviderEvent]:
         # After an interruption the caller's words belong to the turn that comes.
         yield from self._agent_said() if self._cut else self.flush()
         self.asked = self.asked and self._ours
@@ -226,6 +320,7 @@ class Turns:
         if words.text:
             if not self._open:
                 yield CallerActive()
+            self._said = self._said or not self._open or self._cut
             self._caller_words.append(words.text)
         if words.finished:
             yield from self._caller_said()
@@ -244,6 +339,11 @@ class Turns:
         if text:
             self.history.append(Utterance("agent", text))
             yield AgentText(item, text)
+
+    def _drop_words(self) -> None:
+        """Forget what the agent was to say, of which no sound came."""
+        self._agent_words.clear()
+        self._words_item = ""
 
     def _close_item(self) -> Iterator[ProviderEvent]:
         item, self._item = self._item, ""
