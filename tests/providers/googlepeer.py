@@ -12,6 +12,7 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 READY: dict[str, Any] = {"setupComplete": {}}
 DONE: dict[str, Any] = {"serverContent": {"generationComplete": True, "turnComplete": True}}
@@ -52,6 +53,8 @@ class Peer:
 
     socket: ServerConnection
     number: int
+    peers: list[Peer]
+    """All connections, this one and those before it."""
     got: list[dict[str, Any]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -64,6 +67,11 @@ class Peer:
 
     def abort(self) -> None:
         self.socket.transport.abort()
+
+    @property
+    def open(self) -> bool:
+        """Return whether the connection is open."""
+        return self.socket.state is State.OPEN
 
     @property
     def setup(self) -> dict[str, Any]:
@@ -113,7 +121,7 @@ class Google:
         return self.peers[number - 1]
 
     async def serve(self, socket: ServerConnection) -> None:
-        peer = Peer(socket, len(self.peers) + 1)
+        peer = Peer(socket, len(self.peers) + 1, self.peers)
         self.peers.append(peer)
         behaving: asyncio.Task[None] | None = None
         try:

@@ -107,5 +107,75 @@ def test_words_that_have_their_answer_are_forgotten_and_later_ones_are_not() -> 
     assert caller.replay() == tuple(more)
 
 
+def held(caller: CallerAudio, *parts: list[bytes]) -> None:
+    for frame in (frame for part in parts for frame in part):
+        caller.add(frame, sent=False)
+
+
+def test_words_that_were_acted_on_are_not_heard_again() -> None:
+    more = frames(-15, 0.5)
+    caller = after("ulaw", frames(-20, 1.0), silence(0.6))
+    caller.acted_on()
+    assert not caller.voice
+    held(caller, more)
+    caller.acted_on()
+    assert caller.unsent()[-len(more) :] == tuple(more), "what nobody has heard was not acted on"
+
+
+def test_words_before_an_answer_that_calls_a_tool_are_acted_on_and_later_ones_are_not() -> None:
+    more = frames(-15, 0.5)
+    caller = after("ulaw", frames(-20, 1.0), silence(0.6))
+    caller.answer_begins()
+    for frame in more:
+        caller.add(frame)
+    caller.acted_on()
+    assert caller.replay() == tuple(more)
+
+
+def test_what_tripped_is_never_sent_again_and_what_was_never_sent_is() -> None:
+    later = frames(-15, 0.5)
+    caller = after("ulaw", frames(-20, 1.0))
+    caller.forget()
+    assert caller.replay() == ()
+    caller.saved()
+    assert caller.replay() == (), "not the next time either"
+    held(caller, silence(0.5), later)
+    caller.forget()
+    assert caller.replay()[-len(later) :] == tuple(later)
+
+
+def test_words_that_were_held_back_are_sent_once_and_kept() -> None:
+    first, second = frames(-20, 0.5), frames(-15, 0.5)
+    caller = after("ulaw", first)
+    held(caller, second)
+    assert caller.unsent() == tuple(second)
+    assert caller.unsent() == ()
+    assert caller.replay() == (*first, *second)
+    caller.lost()
+    assert caller.unsent() == (*first, *second)
+
+
+def test_state_that_is_saved_does_not_hold_what_was_held_back() -> None:
+    words = frames(-20, 0.5)
+    caller = CallerAudio("ulaw")
+    held(caller, words, silence(0.5))
+    caller.saved()
+    assert caller.voice
+    assert caller.unsent()[: len(words)] == tuple(words)
+
+
+def test_caller_waits_for_an_answer_once_they_have_been_silent_longer_than_it_takes() -> None:
+    caller = after("ulaw", frames(-20, 1.0), silence(1.0))
+    assert not caller.unanswered
+    assert not caller.speaking
+    for frame in silence(0.6):
+        caller.add(frame)
+    assert caller.unanswered
+    for frame in frames(-20, 0.1):
+        caller.add(frame)
+    assert caller.speaking
+    assert not caller.unanswered
+
+
 def test_there_is_nothing_before_the_first_frame() -> None:
     assert CallerAudio("ulaw").replay() == ()

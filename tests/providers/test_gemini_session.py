@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any
 
 import numpy as np
 import pytest
+from geminiline import LOUD, SILENCE, TOOLS, by_number, hurry, line
 from googlepeer import (
     DONE,
     READY,
-    Behaviour,
-    Google,
     Peer,
     agent_said,
     caller_said,
     content,
-    google,
     handle,
     ready,
     sound,
     tool_call,
 )
-from heard import Heard
 
-from arivox.audio.format import ULAW
-from arivox.audio.g711 import encode
 from arivox.providers.base import (
     AgentAudio,
     AgentAudioDone,
@@ -39,64 +30,19 @@ from arivox.providers.base import (
     CallerText,
     Fault,
     Interrupted,
-    ProviderEvent,
     Reconnected,
     ResponseDone,
     SpeechStarted,
     SpeechStopped,
-    Tool,
     ToolCall,
     ToolCallsCancelled,
 )
 from arivox.providers.gemini import rotation
-from arivox.providers.gemini.session import GeminiSession
-from arivox.settings.settings import Settings
-
-SILENCE = ULAW.silence * 160
-LOUD = encode((8000 * np.sin(np.arange(160) / 3)).astype(np.int16), "ulaw")
-TOOLS = (Tool("move_to_state", "Move."),)
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait between two connections."""
-    monkeypatch.setattr(rotation, "delays", lambda *_: repeat(0.01))
-    monkeypatch.setattr(rotation, "_SHORTEST_S", 0.0)
-    monkeypatch.setattr(rotation, "_SETTLE_S", 0.0)
-
-
-@dataclass
-class Line(Heard):
-    session: GeminiSession
-    google: Google
-    events: list[ProviderEvent] = field(default_factory=list)
-
-    def hear(self, *frames: Iterator[bytes]) -> None:
-        for part in frames:
-            for frame in part:
-                self.session.send_audio(frame)
-
-
-@asynccontextmanager
-async def line(behave: Behaviour, **settings: Any) -> AsyncIterator[Line]:
-    async with google(behave) as service:
-        events: list[ProviderEvent] = []
-        values = {"gemini_live_url": service.url, "gemini_api_key": "k", **settings}
-        made = Line(GeminiSession(Settings(**values), ULAW, events.append), service, events)
-        try:
-            await made.session.connect(Brief("day", TOOLS))
-            yield made
-        finally:
-            await made.session.close()
-
-
-def by_number(*behaviours: Behaviour) -> Behaviour:
-    """Return what each connection does in its turn; the last one's for all that come later."""
-
-    async def behave(peer: Peer) -> None:
-        await behaviours[min(peer.number, len(behaviours)) - 1](peer)
-
-    return behave
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
 
 
 # --- connections that do not last ---

@@ -194,7 +194,17 @@ def test_tool_call_without_a_word_begins_an_answer() -> None:
     assert not of.asked
 
 
-@pytest.mark.parametrize("reason", ["RESPONSE_REJECTED", "MALFORMED_FUNCTION_CALL"])
+REJECTED = {
+    "RESPONSE_REJECTED": True,
+    "GENERATED_AUDIO_SAFETY": True,
+    "PROHIBITED_INPUT_CONTENT": True,
+    "GENERATED_CONTENT_BLOCKLIST": True,
+    "MALFORMED_FUNCTION_CALL": False,
+    "MAX_REGENERATION_REACHED": False,
+}
+
+
+@pytest.mark.parametrize("reason", REJECTED)
 def test_turn_that_went_wrong(reason: str) -> None:
     of = turns()
     of.ask()
@@ -203,6 +213,7 @@ def test_turn_that_went_wrong(reason: str) -> None:
     assert done.status == "failed"
     assert isinstance(done.error, ProviderError)
     assert (done.error.code, done.error.fatal) == (reason, False)
+    assert done.error.rejected is REJECTED[reason]
     assert not of.asked
     sound(of)
     last = take(of, turnComplete=True, turnCompleteReason=reason)[-1]
@@ -215,6 +226,126 @@ def test_turn_that_wants_more_of_the_caller_is_in_order(reason: str) -> None:
     of = turns()
     sound(of)
     assert take(of, turnComplete=True, turnCompleteReason=reason)[-1] == ResponseDone("completed")
+
+
+# --- answers without a sound ---
+
+MUTE = [ResponseStarted(), ResponseDone("completed")]
+
+
+def test_answer_that_was_asked_for_and_has_no_sound_is_told() -> None:
+    of = turns()
+    of.ask()
+    assert take(of, generationComplete=True) == []
+    assert take(of, turnComplete=True) == MUTE
+    assert of.mute
+    assert of.quiet, "it may be asked for again"
+    of.ask()
+    sound(of)
+    assert not of.mute
+    assert take(of, turnComplete=True)[-1:] == [ResponseDone("completed")]
+
+
+def test_caller_who_said_something_waits_for_an_answer() -> None:
+    of = turns()
+    take(of, inputTranscription=words("Hello?", finished=True))
+    assert take(of, turnComplete=True) == MUTE
+    take(of, inputTranscription=words("Are you there?"))
+    assert take(of, turnComplete=True) == [CallerText("caller-0", "Are you there?"), *MUTE]
+
+
+def test_caller_who_was_only_heard_here_waits_for_an_answer() -> None:
+    of = turns()
+    message = content(turnComplete=True)
+    assert list(of.ends(message)) == [], "nobody waits for anything"
+    assert list(of.ends(message, voice=True)) == MUTE
+
+
+def test_caller_who_interrupted_waits_for_an_answer() -> None:
+    of = turns()
+    sound(of)
+    take(of, interrupted=True, inputTranscription=words("Stop, no"))
+    assert take(of, turnComplete=True) == [ResponseDone("cancelled")]
+    assert take(of, turnComplete=True) == [CallerText("caller-1", "Stop, no"), *MUTE]
+
+
+def test_words_that_were_never_spoken_were_not_said() -> None:
+    of = turns()
+    of.ask()
+    take(of, outputTranscription=words("Good morning."))
+    assert take(of, turnComplete=True) == MUTE
+    assert not of.history
+
+
+def test_text_in_place_of_speech_is_an_answer_without_a_sound() -> None:
+    of = turns()
+    of.wrote_text()
+    assert take(of, turnComplete=True) == MUTE
+    assert take(of, turnComplete=True) == []
+
+
+def test_answer_after_a_tool_that_has_no_sound_is_told() -> None:
+    of = turns()
+    sound(of)
+    call(of, {"id": "a", "name": "look"})
+    of.tool_answered("a")
+    of.ask()
+    assert take(of, turnComplete=True) == [ResponseDone("completed"), *MUTE]
+    call(of, {"id": "b", "name": "look"})
+    of.tool_answered("b")
+    of.ask()
+    sound(of)
+    assert take(of, turnComplete=True)[-2:] == [AgentAudioDone("item-2"), ResponseDone("completed")]
+
+
+def test_answer_that_fails_after_a_tool_had_no_sound() -> None:
+    of = turns()
+    call(of, {"id": "a", "name": "look"})
+    of.tool_answered("a")
+    of.ask()
+    done = take(of, turnComplete=True, turnCompleteReason="RESPONSE_REJECTED")[-1]
+    assert isinstance(done, ResponseDone)
+    assert done.status == "failed"
+
+
+def test_model_that_was_idle_all_the_time_gave_no_answer() -> None:
+    of = turns(idle_status=True)
+    of.ask()
+    assert take(of, turnComplete=True, interactionStatus="IN_PROGRESS") == []
+    assert take(of, interactionStatus="IDLE") == MUTE
+
+
+# --- calls of tools ---
+
+
+def test_call_that_is_not_finished_is_not_told() -> None:
+    of = turns()
+    of.ask()
+    assert call(of, {"id": "a", "name": "end_call", "willContinue": True}) == []
+    assert of.open_tools == {}
+    assert take(of, turnComplete=True) == MUTE, "and nothing came of it"
+    assert call(of, {"id": "b", "name": "book", "args": {"day": "Monday"}, "willContinue": True}) == []
+    assert call(of, {"id": "b", "args": {"time": "10:00"}}) == [
+        ResponseStarted(),
+        ToolCall("b", "book", '{"day":"Monday","time":"10:00"}'),
+    ]
+
+
+def test_call_that_comes_once_more_is_told_once() -> None:
+    of = turns()
+    call(of, {"id": "a", "name": "book"})
+    assert call(of, {"id": "a", "name": "book"}) == []
+
+
+def test_calls_of_two_connections_have_ids_of_their_own() -> None:
+    of = turns()
+    call(of, {"id": "a", "name": "book"})
+    of.lost()
+    [_, again] = call(of, {"id": "a", "name": "look"})
+    assert isinstance(again, ToolCall)
+    assert again.call_id != "a"
+    assert of.tool_answered("a") is None
+    assert cancelled(of, "a") == (again.call_id,)
 
 
 def test_model_that_thinks_on_is_not_done() -> None:

@@ -1,7 +1,7 @@
 """What it means when Gemini Live closes a connection, or refuses a set-up. Pure.
 
 The text says more than the code (Live API reference, close codes). A session that was set up goes on over
-another connection, whatever the code; only a key, account, quota, permission or model that is refused is final.
+another connection, whatever the code; only a key, account, quota, permission or model refused is final.
 """
 
 from __future__ import annotations
