@@ -247,7 +247,7 @@ async def test_doctor_checks_the_provider_that_is_chosen(asterisk: AsteriskInsta
             run("doctor", "--provider=gemini", cwd=tmp_path, **good | {"GEMINI_MODEL_NAME": "gemini-parrot"}),
         )
     assert re.search(r"^ok +gemini +gemini-3\.8-live opened a session", gemini.out, re.MULTILINE), gemini.out
-    assert re.search(r"^ok +openai-live +gpt-live-1 opened a session", live.out, re.MULTILINE), live.out
+    assert re.search(r"^ok +openai-live +gpt-live-1\.1 opened a session", live.out, re.MULTILINE), live.out
     assert "Everything is in order." in gemini.out
     assert "Everything is in order." in live.out
     assert_to_mend(key, r"^failed +gemini +.*\n +-> .*GEMINI_API_KEY")

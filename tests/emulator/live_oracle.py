@@ -135,7 +135,7 @@ class LiveDesk:
 
     def start(self, *, valid: bool = True, **session: Any) -> list[dict[str, Any]]:
         """Start the session, by default as a phone call."""
-        wanted = {"model": "gpt-live-1", "audio": {"format": PCMU}, **session}
+        wanted = {"model": "gpt-live-1.1", "audio": {"format": PCMU}, **session}
         return self.tell({"type": "session.start", "session": wanted}, valid=valid)
 
     def advance(self, seconds: float) -> list[dict[str, Any]]:

@@ -232,6 +232,16 @@ def test_one_format_is_for_both_directions(form: dict[str, Any], expected: Any) 
             "unknown_parameter",
             "session.delegation.responses.tools[0].async",
         ),
+        (
+            {
+                "delegation": {
+                    "type": "responses",
+                    "responses": {"model": "m", "tools": [{**TOOL, "name": "look up"}]},
+                }
+            },
+            "invalid_value",
+            "session.delegation.responses.tools[0].name",
+        ),
         ({"input": [{"role": "user", "content": []}]}, "invalid_value", "session.input[0].content"),
         (
             {"input": [{"role": "system", "content": [{"text": ""}]}]},
@@ -281,6 +291,11 @@ def test_a_start_without_a_session_is_fatal_too() -> None:
     assert desk.closed is not None
 
 
+@pytest.mark.parametrize("model", ["gpt-live-1", "gpt-live-1.1"])
+def test_models_that_are_known_are_taken(model: str) -> None:
+    assert kinds(LiveDesk().start(model=model)) == ["session.started"]
+
+
 def test_any_model_is_taken_where_none_is_named() -> None:
     desk = LiveDesk(options=LiveOptions(models=None))
     assert kinds(desk.start(model="of-mine"))[:1] == ["session.started"]
@@ -301,8 +316,12 @@ def test_a_behaviour_may_keep_the_start_for_itself() -> None:
     desk = LiveDesk()
     desk.behaviour.greets = False
     assert desk.start() == []
+    got = error(desk.tell({"type": "session.input_audio.append", "audio": "AAAA"}))
+    assert got["code"] == "session_not_started", "it does not know yet that there is a session"
+    assert error(instruct(desk, "Greet now."))["code"] == "session_not_started"
     desk.session.started()
-    assert kinds(desk.events) == ["session.started"]
+    assert kinds(desk.events[2:]) == ["session.started"]
+    assert kinds(instruct(desk, "Be kind.")) == ["session.instructions.appended"]
 
 
 # Events that are not understood

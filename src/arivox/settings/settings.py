@@ -180,7 +180,7 @@ class Settings:
     openai_live_url: str = _setting(
         "wss://api.openai.com/v1/live/sessions", "OpenAI Live (AI_SERVICE_PROVIDER=openai-live)"
     )
-    openai_live_model: str = _setting("gpt-live-1", "Model of OpenAI Live")
+    openai_live_model: str = _setting("gpt-live-1.1", "Model of OpenAI Live")
     openai_live_backend_model: str = _setting(
         "gpt-5.6-luna", "Model that OpenAI Live delegates tasks and tools to"
     )

@@ -1,4 +1,4 @@
-"""OpenAI's Live protocol (``gpt-live-1``) as a server speaks it: full duplex, without turns."""
+"""OpenAI's Live protocol (``gpt-live-1.1``) as a server speaks it: full duplex, without turns."""
 
 from arivox.emulator.openai_live.options import MODELS, LiveOptions
 from arivox.emulator.openai_live.service import LiveService

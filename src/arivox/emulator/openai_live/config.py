@@ -7,6 +7,7 @@ triggers is fixed from the start.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ MAX_APPEND_TOKENS: Final = 500
 _MAX_INSTRUCTIONS_TOKENS: Final = 16_384
 _MAX_INPUT_TOKENS: Final = 8192
 _DECISIONS_DELAY_MS: Final = 400
+_FUNCTION_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _TOOLS: Final = frozenset(
     {
         "function",
@@ -169,7 +171,10 @@ def _checked(delegation: dict[str, Any]) -> dict[str, Any]:
     for index, tool in enumerate(delegation.get("responses", {}).get("tools", ())):
         at = f"session.delegation.responses.tools[{index}]"
         if tool.get("type") == "function":
-            convert(tool, shapes.Function, f".{at}")
+            function = convert(tool, shapes.Function, f".{at}")
+            if not _FUNCTION_NAME.fullmatch(function.name):
+                message = f"Invalid '{at}.name': it has up to 64 letters, digits, underscores and dashes."
+                raise RequestError("invalid_value", message, param=f"{at}.name")
         elif tool.get("type") not in _TOOLS:
             supported = ", ".join(f"'{name}'" for name in sorted(_TOOLS))
             raise RequestError(

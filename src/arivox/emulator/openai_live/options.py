@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-MODELS: Final = frozenset({"gpt-live-1"})
+MODELS: Final = frozenset({"gpt-live-1", "gpt-live-1.1"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ class LiveSession:
         self.closed = False
         self._refusal = refusal
         self._begun = False
+        self._answered = False  # the client knows that it has begun
         self._began = 0.0
         self._hearing = Hearing(_DETECTION, SLIN24, listen=False)
         self._told = ""
@@ -160,7 +161,7 @@ class LiveSession:
             self.record.note(kind, data, sent=False)
             self._refuse(exc, kind)
             return
-        if type(event) is messages.InputAudioAppend and self._begun:
+        if type(event) is messages.InputAudioAppend and self._answered:
             self.record.note(AUDIO_APPEND, data, sent=False)
             self._append(event.audio, now)
             return
@@ -194,6 +195,7 @@ class LiveSession:
 
     def started(self, to: str | None = None) -> None:
         """Send ``session.started``, in answer to the client's event with the id ``to``."""
+        self._answered = True
         self.outlet.answer(to, "session.started", session=self.config.as_dict())
         now = self.outlet.clock()
         self.stream.start(now)
@@ -311,7 +313,7 @@ class LiveSession:
         if isinstance(event, messages.SessionStart):
             self._start(event, now)
             return
-        if not self._begun:
+        if not self._answered:
             raise RequestError("session_not_started", "Send session.start first, and wait for its answer.")
         match event:
             case messages.SessionUpdate(session=session, event_id=to):
