@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from hearing import assert_silent, assert_whole, hear_fallback, last_loud, sounding
+from hearing import assert_silent, assert_whole, last_loud, sounding
 from rig import Rig
 
 from arivox.emulator import sound
@@ -118,15 +118,31 @@ async def test_good_bye_before_the_sessions_own_end(asterisk: AsteriskInstance) 
 
 
 async def test_session_that_expires_in_the_middle(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, listening, expect_log=["the AI failed"], goodbye_before_s=0.0, **LIVE) as rig:
-        phone, stage = await greeted(rig)
-        session = stage.session
-        assert isinstance(session, LiveSession)
-        fault = time.monotonic()
-        session.end("expired", fault)
-        await hear_fallback(phone, after=fault)
-        assert await rig.ended() == "provider_failed"
-        (line,) = rig.logged("the AI failed")
+    """Of an answer: what had come is heard, and the next session is asked to go on with it."""
+    lost = "the AI's session is lost"
+    async with Rig(asterisk, listening, expect_log=[lost], goodbye_before_s=0.0, **LIVE) as rig:
+        phone, first = await greeted(rig)
+        await phone.play(QUESTION.pcm()).done()
+        await first.wanted()
+        turn = first.session.last_turn
+        assert turn is not None
+        first.session.transcribed(turn, "Which day?")
+        begun = time.monotonic()
+        await say(first, transcript="On Monday there is", end=False)
+        assert isinstance(first.session, LiveSession)
+        first.session.end("expired", time.monotonic())
+        second = await rig.stage(2)
+        asked = await second.wanted()
+        assert "go on where the conversation stands" in asked.instructions
+        await phone.wait_heard(after=begun)
+        await phone.wait_silence(300)
+        assert_whole(sounding(phone.heard_between(begun, time.monotonic()).pcm), ANSWER)
+        again = time.monotonic()
+        await say(second, transcript="a time at nine.")
+        await phone.wait_heard(after=again)
+        await phone.wait_silence(900)
+        assert_whole(sounding(phone.heard_between(again, time.monotonic()).pcm), ANSWER)
+        (line,) = rig.logged(lost)
         assert "as long as it may" in line["error"]
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 from arivox.errors import ProtocolError, ProviderError
 from arivox.providers.base import Brief, Tool, Utterance
 from arivox.providers.openai_live import protocol
+from arivox.providers.openai_live.errors import Error, ended
 from arivox.providers.openai_live.protocol import NESTED
 
 PARAMS: TypeAdapter[Any] = TypeAdapter(ClientEventParam)
@@ -148,6 +149,31 @@ def test_small_messages() -> None:
     }
 
 
+def test_messages_that_may_be_refused_have_names() -> None:
+    named = [
+        protocol.response_create("a"),
+        protocol.instructions_append("Hi.", "a", "deleg_1"),
+        protocol.function_call_output("call_1", "x", "a"),
+    ]
+    assert [sent(message)["event_id"] for message in named] == ["a"] * 3
+    assert sent(named[1])["delegation_id"] == "deleg_1"
+
+
+def test_session_can_be_started_without_a_voice_and_without_the_past() -> None:
+    history = tuple(Utterance("caller", f"{number} " + "x" * 300) for number in range(200))
+    brief = Brief("Be kind.", history=history)
+    sizes = []
+    for share in (1.0, 0.25, 0.0):
+        session = sent(protocol.session_start("m", "ulaw", "", "b", brief, history=share))["session"]
+        assert "output" not in session["audio"]
+        said = session.get("input", [])
+        assert not said or said[-1]["content"][0]["text"].startswith("199 "), "the newest"
+        sizes.append(len(said))
+    assert sizes[0] > 60
+    assert sizes[1] == sizes[0] // 4
+    assert sizes[2] == 0
+
+
 # --- texts in parts ---
 
 
@@ -162,6 +188,15 @@ def test_parts_hold_the_whole_text(text: str) -> None:
     assert "".join("".join(parts).split()) == "".join(text.split())
     assert all(part.strip() == part and part for part in parts)
     assert all(protocol.tokens(part) <= 500 for part in parts)
+
+
+@given(st.text(st.sampled_from("ab.!? é漢🎈"), min_size=1, max_size=400))
+def test_halves_hold_the_whole_text_until_it_is_short(text: str) -> None:
+    halves = protocol.halves(text)
+    assert "".join("".join(halves).split()) == "".join(text.split())
+    if len(text.strip().encode()) > 64:
+        assert len(halves) > 1
+        assert max(len(half.encode()) for half in halves) < len(text.encode())
 
 
 def test_parts_end_where_sentences_do() -> None:
@@ -206,8 +241,10 @@ def test_events_of_the_backend_are_read() -> None:
     assert name == NESTED + "response.output_item.done"
     assert (message.delegation_id, message.event.item.call_id) == ("deleg_1", "c")
     assert nested({"type": "response.created", "response": {"id": "r"}}, None)[1].delegation_id == ""
-    assert nested({"type": "response.output_text.delta", "delta": 7}) == (
+    name, message = nested({"type": "response.output_text.delta", "delta": 7})
+    assert (name, message.type, message.event) == (
         NESTED + "response.output_text.delta",
+        "response.output_text.delta",
         None,
     )
     # Items of other tools have other shapes.
@@ -240,7 +277,8 @@ def test_events_of_the_backend_are_read() -> None:
     ],
 )
 def test_failures_of_the_backend_say_why(event: dict[str, Any], code: str, text: str) -> None:
-    error = nested(event)[1].event.as_provider_error()
+    told = nested(event)[1].event
+    error = (told if isinstance(told, Error) else told.as_error()).as_provider_error()
     assert (error.provider, error.code, error.message) == ("openai-live", code, text)
 
 
@@ -248,22 +286,106 @@ def test_name_that_only_looks_nested_is_not() -> None:
     assert read({"type": NESTED + "error", "code": "x"}) == (NESTED + "error", None)
 
 
+def body(code: str | None, type_: str | None = "invalid_request_error", **more: Any) -> Error:
+    """Return an error of the session."""
+    error = {"code": code, "type": type_, "message": "Text.", "param": None, "client_event_id": "e", **more}
+    message = read({"type": "error", "error": error})[1]
+    assert message.refused == "e"
+    assert isinstance(message.error, Error)
+    return message.error
+
+
 @pytest.mark.parametrize(
-    ("code", "type_", "fatal"),
+    ("code", "type_", "fatal", "lost"),
     [
-        ("invalid_api_key", "invalid_request_error", True),
-        ("invalid_model", "invalid_request_error", True),
-        ("session_expired", "invalid_request_error", True),
-        ("insufficient_quota", "insufficient_quota", True),
-        ("invalid_value", "invalid_request_error", False),
-        ("server_error", "server_error", False),
-        (None, None, False),
+        ("invalid_api_key", "invalid_request_error", True, False),
+        ("invalid_model", "invalid_request_error", True, False),
+        ("insufficient_quota", "insufficient_quota", True, False),
+        ("rate_limit_exceeded", "insufficient_quota", True, False),
+        ("wrong", "authentication_error", True, False),
+        ("session_expired", "invalid_request_error", True, True),
+        ("session_limit_reached", "invalid_request_error", True, True),
+        ("invalid_value", "invalid_request_error", False, False),
+        ("server_error", "server_error", False, False),
+        (None, None, False, False),
     ],
 )
-def test_errors_are_told_apart(code: str | None, type_: str | None, fatal: bool) -> None:
-    body = {"code": code, "type": type_, "message": "Text.", "param": "a.b", "client_event_id": "e"}
-    error = read({"type": "error", "error": body})[1].error.as_provider_error()
-    assert (error.provider, error.fatal, error.message) == ("openai-live", fatal, "Text. (a.b)")
+def test_errors_are_told_apart(code: str | None, type_: str | None, fatal: bool, lost: bool) -> None:
+    error = body(code, type_, param="a.b").as_provider_error()
+    assert (error.provider, error.fatal, error.lost) == ("openai-live", fatal, lost)
+    assert error.message == "Text. (a.b)"
+
+
+def test_errors_say_how_to_ask_again() -> None:
+    patient = body("rate_limit_exceeded", "rate_limit_error", message="Please try again in 2.5s.")
+    assert patient.as_provider_error().retry_after_s == 2.5
+    assert patient.failure
+    for code in ("content_filter", "content_policy_violation", "invalid_prompt"):
+        assert body(code).as_provider_error().rejected
+        assert not body(code).failure
+    assert body("string_above_max_length").too_long
+    assert not body("rate_limit_exceeded").too_long
+
+
+@pytest.mark.parametrize(
+    ("code", "type_", "told"),
+    [
+        ("server_error", "server_error", "connect"),
+        ("rate_limit_exceeded", "rate_limit_error", "connect"),
+        ("session_limit_reached", "invalid_request_error", "connect"),
+        (None, "server_error", "connect"),
+        ("invalid_model", "invalid_request_error", "invalid_model"),
+        ("invalid_value", "invalid_request_error", "invalid_value"),
+        ("insufficient_quota", "insufficient_quota", "insufficient_quota"),
+    ],
+)
+def test_refusal_of_a_session_lasts_or_does_not(code: str | None, type_: str, told: str) -> None:
+    error = body(code, type_, message="Try again in 3 s.").as_refusal()
+    assert (error.code, error.fatal, error.lost, error.retry_after_s) == (told, True, False, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "param", "message", "part"),
+    [
+        ("invalid_value", "session.audio.output.voice", "No.", "voice"),
+        ("invalid_value", "session.voice", "No.", "voice"),
+        ("invalid_value", None, "The voice 'nova' has been retired.", "voice"),
+        ("string_above_max_length", "session.input", "No.", "history"),
+        ("invalid_value", "session.input[3].content", "No.", "history"),
+        ("invalid_value", None, "'session.input' is too long.", "history"),
+        ("invalid_value", "session.input_audio", "No.", None),
+        ("invalid_value", "session.delegation.responses.tools[0].parameters", "A voice tool.", None),
+        ("invalid_model", "session.model", "No voice of this model.", None),
+        ("server_error", None, "The voice failed.", None),
+        ("string_above_max_length", "session.instructions", "No.", None),
+    ],
+)
+def test_part_that_a_session_can_do_without(
+    code: str, param: str | None, message: str, part: str | None
+) -> None:
+    assert body(code, code, param=param, message=message).optional_part == part
+
+
+def test_ends_of_a_session_are_followed_by_another() -> None:
+    for reason in ("expired", "content", "remote_hangup", "connection_lost", "close_requested", None, "new"):
+        error = ended(reason)
+        assert (error.fatal, error.lost, error.rejected) == (True, True, reason == "content")
+
+
+def test_status_of_a_response_counts_more_than_the_event() -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"type": "response.completed", "response": {"status": "completed"}}, "completed"),
+        ({"type": "response.completed", "response": {"status": "cancelled"}}, "cancelled"),
+        ({"type": "response.completed", "response": {"status": "in_progress"}}, "completed"),
+        ({"type": "response.completed"}, "completed"),
+        ({"type": "response.incomplete", "response": {}}, "incomplete"),
+        ({"type": "response.cancelled", "response": None}, "cancelled"),
+        ({"type": "response.done", "response": {"status": "failed"}}, "failed"),
+        ({"type": "response.done"}, "completed"),
+    ]
+    for event, status in cases:
+        message = nested(event)[1]
+        assert message.event.status(message.type) == status
 
 
 BAD = [

@@ -5,26 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import structlog
-from heard import Heard
-from openai.types.live import ClientEventParam
-from pydantic import TypeAdapter
+from liveline import BRIEF, FRAME, Line, line
 
 from arivox.audio.format import ALAW, SLIN16, ULAW, AudioFormat
 from arivox.emulator import sound
-from arivox.emulator.behaviour import Behaviour
 from arivox.emulator.openai.messages import RequestError
 from arivox.emulator.openai_live import LiveOptions
-from arivox.emulator.openai_live import LiveSession as Service
-from arivox.emulator.record import Record
 from arivox.emulator.script import Script, Stage, in_turn
-from arivox.emulator.server import EmulatorServer
 from arivox.errors import ProviderError, SettingsError
 from arivox.media.playout import Cut
 from arivox.providers.base import (
@@ -36,7 +28,6 @@ from arivox.providers.base import (
     CallerText,
     Fault,
     Interrupted,
-    ProviderEvent,
     ResponseDone,
     ResponseStarted,
     SessionExpires,
@@ -46,85 +37,10 @@ from arivox.providers.base import (
 )
 from arivox.providers.openai_live import session as session_module
 from arivox.providers.openai_live.session import LiveSession
+from arivox.providers.refusal import LASTING
 from arivox.settings.settings import Settings
 
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["uvloop", "asyncio"])
-CLIENT: TypeAdapter[Any] = TypeAdapter(ClientEventParam)
-BRIEF = Brief("You are a test.", (Tool("look", "Look."),))
-FRAME = bytes(range(160))
-
-
-@dataclass
-class Line(Heard):
-    """A session, the events it reported, and the service at its other end."""
-
-    session: LiveSession
-    server: EmulatorServer
-    events: list[ProviderEvent] = field(default_factory=list)
-
-    @property
-    def record(self) -> Record:
-        return self.server.session.record
-
-    @property
-    def stage(self) -> Stage:
-        behaviour = self.server.session.behaviour
-        assert isinstance(behaviour, Script)
-        assert behaviour.stage is not None
-        return behaviour.stage
-
-    @property
-    def service(self) -> Service:
-        assert isinstance(self.stage.session, Service)
-        return self.stage.session
-
-    async def say(self, text: str) -> bytes:
-        """Have the agent say ``text`` at once. Return its sound."""
-        audio = sound.tone(self.service.output_format, 60 * len(text))
-        await self.stage.say(audio, transcript=text, speed=float("inf"))
-        return audio
-
-    def told(self) -> list[str]:
-        """Return the types of all that the client sent, but for the audio."""
-        return [f.kind for f in self.record.received() if f.kind != "session.input_audio.append"]
-
-    def appended(self) -> list[str]:
-        return [f.event["content"] for f in self.record.received("session.instructions.append")]
-
-
-@asynccontextmanager
-async def line(
-    behaviour: Callable[[], Behaviour] = Script,
-    *,
-    audio: AudioFormat = ULAW,
-    brief: Brief = BRIEF,
-    live: LiveOptions = LiveOptions(continuous=False),  # noqa: B008 - frozen
-    emulator: dict[str, Any] | None = None,
-    connect: bool = True,
-    **settings: Any,
-) -> AsyncIterator[Line]:
-    """Yield a session; at the end it is closed and neither task nor connection may be left."""
-    before = asyncio.all_tasks()
-    async with EmulatorServer(behaviour, live=live, **(emulator or {})) as server:
-        values = {"openai_live_url": server.live_url, "openai_api_key": "sk-secret", **settings}
-        events: list[ProviderEvent] = []
-        session = LiveSession(Settings(**values), audio, events.append)
-        made = Line(session, server, events)
-        try:
-            if connect:
-                await session.connect(brief)
-            yield made
-        finally:
-            await session.close()
-        for connection in server.sessions:
-            async with asyncio.timeout(3):
-                await connection.ended.wait()
-            for frame in connection.record.received():
-                CLIENT.validate_python(frame.event)
-    deadline = time.monotonic() + 2
-    while left := asyncio.all_tasks() - before:
-        assert time.monotonic() < deadline, left
-        await asyncio.sleep(0.002)
 
 
 # --- opening ---
@@ -143,7 +59,7 @@ async def test_session_is_started_before_anything_else(audio: AudioFormat, wire:
         kinds = [frame.kind for frame in made.record]
         assert kinds[:3] == ["session.start", "session.started", "session.input_audio.append"]
         session = made.record.received("session.start")[0].event["session"]
-        assert session["model"] == "gpt-live-1"
+        assert session["model"] == "gpt-live-1.1"
         assert session["instructions"] == "You are a test."
         assert session["audio"] == {"format": {"type": wire, "rate": 8000}, "output": {"voice": "marin"}}
         assert session["input"][0]["content"][0]["text"] == "Hi."
@@ -179,7 +95,6 @@ def test_link_without_g711_is_refused() -> None:
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "wrong key": ({"emulator": {"api_keys": {"sk-other"}}}, "invalid_api_key"),
     "unknown model": ({"openai_live_model": "gpt-parrot"}, "invalid_model"),
-    "unknown voice": ({"openai_voice_id": "robot"}, "invalid_value"),
     "HTTP 401": ({"behaviour": lambda: Script(http_status=401)}, "401"),
     "HTTP 404": ({"behaviour": lambda: Script(http_status=404)}, "404"),
 }
@@ -462,6 +377,8 @@ async def test_burst_loses_no_voice() -> None:
 
 async def test_conversation_is_told_turn_by_turn() -> None:
     async with line() as made:
+        await made.stage.say(sound.tone(ULAW, 200), speed=float("inf"), end=False)
+        await made.until(AgentAudio)
         words = made.service.outlet.words
         words("output", "Hello,", 0, 400, apart=True)
         words("output", "who is it?", 400, 900, apart=True)
@@ -540,17 +457,19 @@ async def test_tools_are_called_and_answered() -> None:
     async with line() as made:
         first = await made.stage.call("look", {"where": "up"}, end=False)
         second = await made.stage.call("look", "{", end=False)
+        await made.once(lambda: made.session.busy, "the task is at work")
+        await made.stage.end()
         await made.until(ToolCall, 2)
         assert made.of(ToolCall) == [
             ToolCall(first, "look", '{"where":"up"}'),
             ToolCall(second, "look", "{"),
         ]
+        assert not made.session.busy
         made.session.tool_result(first, "sky")
-        made.session.tool_result(second, "error", answer=False)
-        await made.record.wait("response.item.create", count=2)
-        assert made.record.received("response.create") == [], "the task may call more"
+        await made.record.wait("response.item.create")
+        assert made.record.received("response.create") == [], "another result is missing"
         assert made.session.busy
-        await made.stage.end()
+        made.session.tool_result(second, "error", answer=False)
         await made.record.wait("response.create")
         assert made.service.backend is not None
         assert made.service.backend.outputs == {first: "sky", second: "error"}
@@ -585,28 +504,6 @@ async def test_tool_without_an_answer_leaves_the_agent_silent() -> None:
         made.session.send_audio(FRAME)
         await made.record.wait("session.input_audio.append")
         assert made.record.received("response.create") == []
-
-
-async def test_task_that_fails_is_a_fault_of_its_own() -> None:
-    async with line() as made:
-        await made.stage.send(
-            {
-                "type": "response.event",
-                "delegation_id": "deleg_1",
-                "event": {
-                    "type": "response.failed",
-                    "response": {"error": {"code": "insufficient_quota", "message": "No money."}},
-                },
-            }
-        )
-        fault = await made.until(Fault)
-        assert (fault.error.code, fault.error.message, fault.error.fatal) == (
-            "insufficient_quota",
-            "No money.",
-            False,
-        )
-        made.session.speak()
-        await made.record.wait("session.instructions.append")
 
 
 async def test_brief_is_updated_in_both_places() -> None:
@@ -666,14 +563,21 @@ def finish(reason: Any) -> Callable[[Line], Any]:
         (lambda made: made.stage.abort(), "1006"),
         (lambda made: made.stage.close(1011, "internal error"), "1011"),
         (lambda made: made.stage.close(1000), "1000"),
+        (lambda made: made.stage.close(1008, "policy"), "1008"),
+        (lambda made: made.stage.close(4000, "insufficient_quota.insufficient_quota"), "insufficient_quota"),
         (lambda made: made.stage.close(4000, "invalid_request_error.session_expired"), "session_expired"),
         (refuse("session_expired"), "session_expired"),
+        (refuse("insufficient_quota"), "insufficient_quota"),
         (finish("expired"), "expired"),
         (finish("content"), "content"),
         (finish("connection_lost"), "connection_lost"),
         (finish("remote_hangup"), "remote_hangup"),
+        (finish("close_requested"), "close_requested"),
     ],
-    ids=["reset", "1011", "1000", "4000", "error", "expired", "content", "lost", "hangup"],
+    ids=[
+        *("reset", "1011", "1000", "1008", "quota in the close", "4000", "error", "quota"),
+        *("expired", "content", "lost", "hangup", "somebody else"),
+    ],
 )
 async def test_end_by_the_server_is_one_fault(end: Callable[[Line], Any], code: str) -> None:
     async with line() as made:
@@ -683,8 +587,10 @@ async def test_end_by_the_server_is_one_fault(end: Callable[[Line], Any], code: 
         await end(made)
         fault = await made.until(Fault)
         assert (fault.error.provider, fault.error.code, fault.error.fatal) == ("openai-live", code, True)
+        assert fault.error.lost == (code not in LASTING), "another session may do"
+        assert fault.error.rejected == (code == "content")
         assert made.of(CallerText) == [CallerText("caller-1", "Hello?")]
-        if not code.startswith("session"):
+        if code not in ("session_expired", "insufficient_quota"):
             await connection.ended.wait()
         made.session.send_audio(FRAME)
         made.session.speak()

@@ -14,7 +14,6 @@ from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.audio.g711 import Law, decode, encode
 from arivox.providers.base import SessionCounters
 from arivox.providers.openai_live.speech import Edge, Speech
-from arivox.providers.openai_live.tasks import Tasks
 from arivox.providers.openai_live.turns import Side, Turn, Turns
 
 # --- turns ---
@@ -476,49 +475,3 @@ def test_no_voice_is_ever_lost(stretches: list[tuple[bool, int, int]]) -> None:
         ear.wait(wait_ms)
         ear.take(ear.speech.idle(ear.now))
     assert voiced_ms(b"".join(ear.utterances)) == said
-
-
-# --- tasks ---
-
-
-def test_task_goes_on_once_when_its_results_are_in_and_its_response_is_over() -> None:
-    tasks = Tasks()
-    tasks.begun("t")
-    assert tasks.called("t", "a")
-    assert not tasks.called("t", "a")
-    assert not tasks.answered("a", go_on=True)
-    assert tasks.called("t", "b")
-    assert not tasks.ended("t")
-    assert tasks.wanted
-    assert tasks.answered("b", go_on=False)
-    assert not tasks.wanted
-
-
-def test_task_that_tells_of_no_response_goes_on_with_its_last_result() -> None:
-    tasks = Tasks()
-    tasks.called("", "a")
-    tasks.called("", "b")
-    assert not tasks.answered("b", go_on=True)
-    assert tasks.answered("a", go_on=True)
-
-
-def test_task_whose_results_want_no_answer_rests() -> None:
-    tasks = Tasks()
-    tasks.begun("t")
-    tasks.called("t", "a")
-    assert not tasks.ended("t")
-    assert not tasks.answered("a", go_on=False)
-    assert not tasks.wanted
-
-
-def test_tasks_do_not_wait_for_each_other() -> None:
-    tasks = Tasks()
-    for task in ("t", "u"):
-        tasks.begun(task)
-        tasks.called(task, f"call of {task}")
-    assert not tasks.ended("t")
-    assert tasks.answered("call of t", go_on=True)
-    assert not tasks.answered("call of u", go_on=True)
-    tasks.failed("u")
-    assert not tasks.wanted
-    assert not tasks.ended("u")

@@ -1,4 +1,4 @@
-"""The wire protocol of OpenAI Live (``gpt-live-1``): messages built and parsed. Pure.
+"""The wire protocol of OpenAI Live (``gpt-live-1.1``): messages built and parsed. Pure.
 
 A dialect of its own: full duplex, without turns, answers or items. What a backend model does for the agent
 (tasks, tools) comes as a stream inside the stream; its events are told here under ``response.event/<type>``.
@@ -15,9 +15,8 @@ import msgspec
 
 from arivox.errors import ProtocolError, ProviderError
 from arivox.providers.base import Brief, Tool, Utterance
-from arivox.providers.openai.protocol import ErrorBody
+from arivox.providers.openai_live.errors import PROVIDER, Error, ErrorMessage
 
-PROVIDER: Final = "openai-live"
 MAX_INSTRUCTIONS: Final = 16_384
 """Tokens."""
 NESTED: Final = "response.event/"
@@ -39,9 +38,12 @@ _FORMATS: Final = {"ulaw": "audio/pcmu", "alaw": "audio/pcma"}
 # --- what we send ---
 
 
-def session_start(model: str, law: str, voice: str, backend_model: str, brief: Brief) -> bytes:
+def session_start(
+    model: str, law: str, voice: str, backend_model: str, brief: Brief, *, history: float = 1.0
+) -> bytes:
     """Return ``session.start``: all that a session is made of. Most of it cannot be changed later.
 
+    Without a ``voice`` the service chooses; ``history`` is the share of what it takes that is told.
     Raises ProviderError when the instructions are longer than the service takes.
     """
     if (size := tokens(brief.instructions)) > MAX_INSTRUCTIONS:
@@ -50,14 +52,14 @@ def session_start(model: str, law: str, voice: str, backend_model: str, brief: B
             f"the instructions are too long: about {size} tokens, and {MAX_INSTRUCTIONS} are allowed",
             code="instructions_too_long",
         )
-    session: dict[str, Any] = {
-        "model": model,
-        "audio": {"format": {"type": _FORMATS[law], "rate": 8000}, "output": {"voice": voice}},
-    }
+    audio: dict[str, Any] = {"format": {"type": _FORMATS[law], "rate": 8000}}
+    if voice:
+        audio["output"] = {"voice": voice}
+    session: dict[str, Any] = {"model": model, "audio": audio}
     if brief.instructions.strip():
         session["instructions"] = brief.instructions
-    if history := _history(brief.history):
-        session["input"] = history
+    if said := _history(brief.history, history):
+        session["input"] = said
     if brief.tools:
         session["delegation"] = {"type": "responses", "responses": {"model": backend_model, **_task(brief)}}
     return _encode({"type": "session.start", "event_id": "start", "session": session})
@@ -79,20 +81,24 @@ def audio_append(audio: bytes) -> bytes:
     return _AUDIO_HEAD + b64encode(audio) + _AUDIO_TAIL
 
 
-def instructions_append(content: str) -> bytes:
-    """Return ``session.instructions.append`` to the conversation as a whole. See ``parts``."""
-    return _encode({"type": "session.instructions.append", "content": content, "delegation_id": None})
+# ``event_id`` comes back in the error if one of these is refused.
 
 
-def function_call_output(call_id: str, output: str) -> bytes:
+def instructions_append(content: str, event_id: str | None = None, delegation_id: str | None = None) -> bytes:
+    """Return ``session.instructions.append``, by default to the conversation as a whole. See ``parts``."""
+    fields = {"content": content, "delegation_id": delegation_id}
+    return _encode({"type": "session.instructions.append", **_named(event_id), **fields})
+
+
+def function_call_output(call_id: str, output: str, event_id: str | None = None) -> bytes:
     """Return the result of a tool for the backend model."""
     item = {"type": "function_call_output", "call_id": call_id, "output": output}
-    return _encode({"type": "response.item.create", "item": item})
+    return _encode({"type": "response.item.create", **_named(event_id), "item": item})
 
 
-def response_create() -> bytes:
+def response_create(event_id: str | None = None) -> bytes:
     """Return ``response.create``: the backend model goes on with its task."""
-    return _encode({"type": "response.create"})
+    return _encode({"type": "response.create", **_named(event_id)})
 
 
 def tokens(text: str) -> int:
@@ -100,9 +106,11 @@ def tokens(text: str) -> int:
     return -(-len(text.encode()) // _BYTES_A_TOKEN)
 
 
-def parts(text: str) -> list[str]:
-    """Return ``text`` in pieces that may be appended, cut at the ends of sentences where there are any."""
-    most = int(_MAX_APPEND * _SURE) * _BYTES_A_TOKEN
+def parts(text: str, most: int = int(_MAX_APPEND * _SURE) * _BYTES_A_TOKEN) -> list[str]:
+    """Return ``text`` in pieces that may be appended, cut at the ends of sentences where there are any.
+
+    ``most`` is the bytes of each; it is at least four, the longest character.
+    """
     result = []
     rest = text.strip()
     while len(rest.encode()) > most:
@@ -116,8 +124,17 @@ def parts(text: str) -> list[str]:
     return result
 
 
+def halves(text: str) -> list[str]:
+    """Return ``text`` in pieces of about half of it; in one, when it is too short for that."""
+    return parts(text, max(4, len(text.encode()) // 2 + 16))
+
+
 def _encode(message: dict[str, Any]) -> bytes:
     return msgspec.json.encode(message)
+
+
+def _named(event_id: str | None) -> dict[str, str]:
+    return {} if event_id is None else {"event_id": event_id}
 
 
 def _task(brief: Brief) -> dict[str, Any]:
@@ -135,8 +152,8 @@ def _tool(tool: Tool) -> dict[str, Any]:
     }
 
 
-def _history(history: Sequence[Utterance]) -> list[dict[str, Any]]:
-    """Return the newest part of what was said that the service takes."""
+def _history(history: Sequence[Utterance], share: float) -> list[dict[str, Any]]:
+    """Return the newest part of what was said that the service takes, or the ``share`` of it."""
     room = int(_MAX_HISTORY * _SURE)
     messages: list[dict[str, Any]] = []
     for utterance in reversed(history):
@@ -149,30 +166,13 @@ def _history(history: Sequence[Utterance]) -> list[dict[str, Any]]:
         content = [{"type": kind, "text": utterance.text}]
         messages.append({"type": "message", "role": role, "content": content})
     messages.reverse()
-    return messages
+    return messages[len(messages) - int(len(messages) * share) :]
 
 
 # --- what we are sent ---
 
 
 # As in OpenAI Realtime, every field without which an event is still of use may be missing or null.
-
-
-class Error(ErrorBody, frozen=True):
-    """The body of an error: as in OpenAI Realtime, under our name."""
-
-    client_event_id: str | None = None
-
-    def as_provider_error(self) -> ProviderError:
-        """Return it as our exception, told apart as fatal or not."""
-        error = ErrorBody.as_provider_error(self)
-        return ProviderError(PROVIDER, error.message, code=error.code, fatal=error.fatal)
-
-
-class ErrorMessage(msgspec.Struct, frozen=True):
-    """``error``."""
-
-    error: Error
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -225,10 +225,24 @@ class TranscriptDelta(msgspec.Struct, frozen=True):
     end_ms: int | None = None
 
 
+class Delegation(msgspec.Struct, frozen=True):
+    """A task that the agent has handed over: ``client`` is us."""
+
+    id: str
+    target: str | None = None
+
+
+class DelegationCreated(msgspec.Struct, frozen=True):
+    """``session.delegation.created``."""
+
+    delegation: Delegation
+
+
 class Item(msgspec.Struct, frozen=True):
     """An item of the backend model's, as far as it matters: function calls."""
 
     type: str | None = None
+    status: str | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: Any = None
@@ -243,6 +257,7 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
 class Response(msgspec.Struct, frozen=True):
     """A response of the backend model."""
 
+    status: str | None = None
     error: Error | None = None
     incomplete_details: IncompleteDetails | None = None
     usage: dict[str, Any] | None = None
@@ -259,14 +274,22 @@ class NestedResponse(msgspec.Struct, frozen=True):
 
     response: Response | None = None
 
-    def as_provider_error(self) -> ProviderError:
+    def status(self, kind: str) -> str:
+        """Return how the response ended, told by an event of this ``kind``."""
+        status = self.response.status if self.response is not None else None
+        if status in ("completed", "incomplete", "failed", "cancelled"):
+            return status
+        return "completed" if kind == "response.done" else kind.removeprefix("response.")
+
+    def as_error(self) -> Error:
         """Return why the response failed or broke off."""
         response = self.response or Response()
         if response.error is not None:
-            return response.error.as_provider_error()
+            return response.error
         details = response.incomplete_details
-        why = f": {details.reason}" if details is not None and details.reason else ""
-        return ProviderError(PROVIDER, f"a task broke off{why}", code="task_failed")
+        reason = details.reason if details is not None else None
+        code = "content_filter" if reason == "content_filter" else "task_failed"
+        return Error(code=code, message=f"a task broke off{f': {reason}' if reason else ''}")
 
 
 class Delegated(msgspec.Struct, frozen=True):
@@ -274,8 +297,9 @@ class Delegated(msgspec.Struct, frozen=True):
 
     delegation_id: str
     """Empty when the service does not say."""
+    type: str
     event: Any
-    """A NestedItem, NestedResponse or Error."""
+    """A NestedItem, NestedResponse or Error; None for events without use here."""
 
 
 class _Type(msgspec.Struct, frozen=True):
@@ -298,6 +322,7 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
         "session.output_audio.delta": AudioDelta,
         "session.output_transcript.delta": TranscriptDelta,
         "session.input_transcript.delta": TranscriptDelta,
+        "session.delegation.created": DelegationCreated,
         # Those of the backend model. Its errors have no body of their own.
         NESTED + "error": Error,
         NESTED + "response.output_item.done": NestedItem,
@@ -305,6 +330,9 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
         NESTED + "response.completed": NestedResponse,
         NESTED + "response.failed": NestedResponse,
         NESTED + "response.incomplete": NestedResponse,
+        # Not of the Responses API as it is documented.
+        NESTED + "response.cancelled": NestedResponse,
+        NESTED + "response.done": NestedResponse,
     }.items()
 }
 _TYPE_DECODER: Final = msgspec.json.Decoder(_Type)
@@ -326,9 +354,8 @@ def parse(data: bytes | memoryview) -> tuple[str, Any]:
         raise ProtocolError("OpenAI Live", f"an event that cannot be read: {error}") from error
 
 
-def _nested(envelope: _Envelope) -> tuple[str, Delegated | None]:
-    name = NESTED + _TYPE_DECODER.decode(envelope.event).type
-    decoder = _DECODERS.get(name)
-    if decoder is None:
-        return name, None
-    return name, Delegated(envelope.delegation_id or "", decoder.decode(envelope.event))
+def _nested(envelope: _Envelope) -> tuple[str, Delegated]:
+    kind = _TYPE_DECODER.decode(envelope.event).type
+    decoder = _DECODERS.get(NESTED + kind)
+    event = decoder.decode(envelope.event) if decoder is not None else None
+    return NESTED + kind, Delegated(envelope.delegation_id or "", kind, event)

@@ -27,15 +27,16 @@ from arivox.providers.base import (
     ResponseDone,
     ResponseStarted,
     SessionCounters,
-    ToolCall,
 )
-from arivox.providers.openai.protocol import add_usage, headers
+from arivox.providers.openai.protocol import headers
 from arivox.providers.openai_live import protocol
-from arivox.providers.openai_live.protocol import NESTED, PROVIDER
+from arivox.providers.openai_live.commands import Commands, Result, Told, WentOn
+from arivox.providers.openai_live.delegations import Delegations
+from arivox.providers.openai_live.errors import PROVIDER, ErrorMessage, OptionalPart, ended
 from arivox.providers.openai_live.speech import END_S, Edge, Speech
-from arivox.providers.openai_live.tasks import Tasks
 from arivox.providers.openai_live.turns import Turn, Turns
 from arivox.providers.opening import Connection, expiry
+from arivox.providers.refusal import LASTING
 from arivox.settings.settings import Settings
 
 log = structlog.get_logger()
@@ -46,11 +47,22 @@ _CLOSE_S: Final = 2.0
 _DEEP_MS: Final = 400.0
 _ACTIVE_S: Final = 1.0  # a caller who goes on speaking is told of this often
 _REACTION_S: Final = 0.5  # an utterance that ended sooner after a request was not the answer to it
+_UNHEARD_S: Final = 2.0  # words of the agent without a sound for so long are not speech
+_REPLY_S: Final = 2.5  # the agent begins to speak of a task that is done within this time, or was not told
+_SHARES: Final = {1.0: 0.25, 0.25: 0.0}  # of the history, where the service refuses it
 
 _GREET: Final = "Greet the caller now, as your instructions say."
 _GO_ON: Final = "Speak to the caller now: go on where the conversation stands, as your instructions say."
 _DO: Final = "Do this now: "
 _DO_ALL: Final = "Do this now: what you were just told."
+_ALONE: Final = (
+    "Nobody can work on what you just handed over: there are no tools in this call. "
+    "Answer the caller now, by yourself, with what you know."
+)
+_TASK_FAILED: Final = (
+    "The task that you handed over has failed, and nothing more comes of it. Do not say that it was done."
+)
+_RETURNED: Final = "A tool that you called has returned: "
 _REMEMBER: Final = "From here on this is your task, in place of the task before it:\n"
 
 
@@ -94,9 +106,26 @@ class LiveSession:
         self._item = ""  # the utterance in progress
         self._utterances = 0
         self._turns = Turns()
-        self._tasks = Tasks()
+        self._delegations = Delegations(
+            self.counters,
+            on_event,
+            go_on=self._task_goes_on,
+            speak=self._reply_is_due,
+            slow=self._no_answer,
+            give_up=self._task_given_up,
+        )
         self._active_at = float("-inf")  # when the caller was last told to be active
         self._asked_at: float | None = None  # when the agent was asked to speak, until it does
+        self._commands = Commands()
+        self._spoke_at = float("-inf")  # when the latest utterance began
+        self._caller_waits = False  # they spoke, and no utterance has begun since
+        self._broken: ProviderError | None = None  # the service failed, in the middle of an utterance
+        self._unheard: list[Turn] = []  # words of the agent whose sound has not come
+        self._mute = False  # its words come without a sound, as was told
+        self._unsounded = False  # they did since the last utterance
+        self._reply_due = False  # the agent has something to speak of, and begins by itself
+        self._voice_timer: asyncio.TimerHandle | None = None  # a voice is awaited
+        self._refused_part: OptionalPart | None = None
 
     def __repr__(self) -> str:
         connection = self._connection
@@ -105,32 +134,59 @@ class LiveSession:
 
     @property
     def busy(self) -> bool:
-        """Return whether the agent speaks, or was asked to and has not begun."""
-        return bool(self._item or self._asked_at is not None or self._tasks.wanted)
+        """Return whether the agent speaks, was asked to and has not begun, or has a task at work."""
+        return bool(self._item or self._asked_at is not None or self._delegations.tasks.busy)
 
     # --- verbs ---
 
     async def connect(self, brief: Brief) -> None:
         """Open and start the session, trying again while time allows. Raises ProviderError."""
-        settings = self._settings
-        hello = protocol.session_start(
-            settings.openai_live_model,
-            self._law,
-            settings.openai_voice_id,
-            settings.openai_live_backend_model,
-            brief,
-        )
         self._delegates = bool(brief.tools)
         self._begun = brief.begun
-        await self._connection.open(
-            settings.openai_live_url,
-            headers(settings.openai_api_key, "ga"),
-            settings.provider_connect_timeout_s,
-            hello=hello,
-        )
+        await self._open(brief)
         expires = expiry(self._expires_at)
         if expires is not None and self._connection.ready:
             self._on_event(expires)
+
+    async def _open(self, brief: Brief) -> None:
+        """Start the session, if need be without what it can do without. Raises ProviderError."""
+        settings = self._settings
+        left_s = settings.provider_connect_timeout_s
+        give_up = time.monotonic() + left_s
+        voice, share = settings.openai_voice_id, 1.0
+        while True:
+            self._refused_part = None
+            hello = protocol.session_start(
+                settings.openai_live_model,
+                self._law,
+                voice,
+                settings.openai_live_backend_model,
+                brief,
+                history=share,
+            )
+            try:
+                await self._connection.open(
+                    settings.openai_live_url, headers(settings.openai_api_key, "ga"), left_s, hello=hello
+                )
+            except ProviderError as error:
+                if self._refused_part == "voice" and voice:
+                    voice, without = "", f"OPENAI_VOICE_ID ({voice})"
+                elif self._refused_part == "history" and brief.history and share:
+                    share = _SHARES[share]
+                    without = "the older part of what was said" if share else "what was said before"
+                else:
+                    raise
+                left_s = give_up - time.monotonic()
+                if left_s <= 0:
+                    raise
+                self.counters.left_out += 1
+                log.warning(
+                    "the AI refuses a part of the session; it is started without",
+                    without=without,
+                    error=str(error),
+                )
+            else:
+                return
 
     def send_audio(self, data: bytes, *, keep: bool = False) -> None:
         """Send the caller's audio; before the session has started, keep the last five seconds of it."""
@@ -141,17 +197,23 @@ class LiveSession:
         """Ask the agent to speak now."""
         if self._connection.over:
             return
+        if not self._words_open:
+            self._stop_awaiting_voice()  # who asks will wait
         if instructions is None:
-            self._append([_GO_ON if self._utterances or self._begun else _GREET])
+            self._ask(_GO_ON if self._utterances or self._begun else _GREET)
         else:
             *first, last = protocol.parts(instructions) or [_GO_ON]
-            self._append([*first, last, _DO_ALL] if first else [_DO + last])
+            self._append([*first, last] if first else [])
+            self._ask(_DO_ALL if first else _DO + last)
         self._asked_at = time.monotonic()
 
     def interrupt(self, cuts: Sequence[Cut], *, cancel: bool = False) -> None:
         """Take the utterance for ended. There is nothing to tell the model: it hears the caller as we do."""
         if cancel:
             self._asked_at = None
+            self._stop_awaiting_voice()
+            if not self._item:
+                self._take_unheard()  # nobody waits for their sound any more
         if self._speech.cut(time.monotonic(), drop=cancel):
             item, self._item = self._item, ""
             self._stop_timer()
@@ -169,9 +231,19 @@ class LiveSession:
             self._append(protocol.parts(_REMEMBER + text))
 
     def tool_result(self, call_id: str, output: str, *, answer: bool = True) -> None:
-        """Give a tool's result; the backend model goes on when all results of its task are in."""
-        self._connection.tell(protocol.function_call_output(call_id, output))
-        if self._tasks.answered(call_id, go_on=answer):
+        """Give a tool's result; the backend model goes on when all results of its task are in.
+
+        One that no task waits for is told to the agent.
+        """
+        if self._connection.over:
+            return
+        tasks = self._delegations.tasks
+        if not tasks.waits_for(call_id):
+            self._tell_result(output, answer=answer)
+            return
+        event_id = self._commands.sent(Result(output, answer))
+        self._connection.tell(protocol.function_call_output(call_id, output, event_id))
+        if tasks.answered(call_id, go_on=answer):
             self._task_goes_on()
 
     def end_turn(self) -> None:
@@ -185,7 +257,7 @@ class LiveSession:
         connection = self._connection
         if connection.over and self._farewell is not None:
             return
-        self._stop_timer()
+        self._stop_timers()
         was_ready = connection.ready
         connection.end()
         self._farewell = asyncio.get_running_loop().create_future()
@@ -194,15 +266,28 @@ class LiveSession:
                 connection.send(protocol.session_close())
                 await asyncio.wait([self._farewell], timeout=_CLOSE_S)
         finally:
-            self._tell_turns(self._turns.flush())
+            self._tell_last_words()
             await connection.close()
 
     def _append(self, texts: Iterable[str]) -> None:
         for text in texts:
-            self._connection.tell(protocol.instructions_append(text))
+            self._connection.tell(protocol.instructions_append(text, self._commands.sent(Told(text))))
+
+    def _ask(self, text: str, delegation_id: str | None = None) -> None:
+        """Add instructions that the agent is to carry out now."""
+        event_id = self._commands.sent(Told(text, asks=True))
+        self._connection.tell(protocol.instructions_append(text, event_id, delegation_id))
+        self._asked_at = time.monotonic()
+        self._mute = False
+
+    def _tell_result(self, output: str, *, answer: bool) -> None:
+        """Tell the agent in words what a tool has returned, and have it speak of that."""
+        self._append(protocol.parts(_RETURNED + output))
+        if answer:
+            self._ask(_GO_ON)
 
     def _task_goes_on(self) -> None:
-        self._connection.tell(protocol.response_create())
+        self._connection.tell(protocol.response_create(self._commands.sent(WentOn())))
         self._asked_at = time.monotonic()
 
     # --- receiving ---
@@ -218,21 +303,32 @@ class LiveSession:
             log.debug("received", origin=FROM_PROVIDER, message=bytes(data[:500]).decode(errors="replace"))
         if self._connection.opening:
             self._first(name, message)
-        elif (handler := _HANDLERS.get(name)) and (not self._connection.over or name in _TO_THE_END):
-            handler(self, message)
+        elif not self._connection.over or name in _TO_THE_END:
+            handler = _HANDLERS.get(name)
+            if handler is not None:
+                handler(self, message)
+            elif isinstance(message, protocol.Delegated):
+                self._delegations.hear(message, self._spoke_at)
 
     def _first(self, name: str, message: Any) -> None:
         if name == "session.started":
             self._expires_at = message.session.expires_at or 0.0
             self._connection.accept()
         elif name == "error":
-            error = message.error.as_provider_error()
-            error.fatal = True  # whatever it was: there is no session
-            self._connection.refuse(error)
+            self._refused_part = message.error.optional_part
+            self._connection.refuse(message.error.as_refusal())
         elif name == "session.closed":
-            self._connection.refuse(_ended(message.reason))
+            error = ended(message.reason)
+            error.lost = False
+            if error.rejected:
+                self._refused_part = "history"  # what was said is all that changes from call to call
+            else:
+                error.code = "connect"
+            self._connection.refuse(error)
 
     def _gone(self, error: ProviderError) -> None:
+        # Whatever ends a session that was started, another follows it.
+        error.lost = error.code not in LASTING
         if self._farewell is not None and not self._farewell.done():
             self._farewell.set_result(None)
         self._lose(error)
@@ -241,8 +337,8 @@ class LiveSession:
         if self._connection.over:
             return
         self._connection.end()
-        self._stop_timer()
-        self._tell_turns(self._turns.flush())
+        self._stop_timers()
+        self._tell_last_words()
         self._on_event(Fault(error))
 
     # --- the agent's voice ---
@@ -260,8 +356,14 @@ class LiveSession:
                 self._utterances += 1
                 self._item = f"live-{self._utterances}"
                 self._asked_at = None
+                self._spoke_at = time.monotonic()
+                self._caller_waits = self._mute = self._unsounded = False
+                self._broken = None
+                self._stop_awaiting_voice()
                 self._timer = asyncio.get_running_loop().call_later(END_S, self._check_idle)
                 self._on_event(ResponseStarted())
+                unheard, self._unheard = self._unheard, []
+                self._tell_turns(unheard)
             else:
                 self._stop_timer()
                 item, self._item = self._item, ""
@@ -270,6 +372,8 @@ class LiveSession:
                     self._asked_at = None
                 if item:
                     self._utterance_over(item, "completed")
+                if self._reply_due and self._asked_at is not None:
+                    self._await_voice(_REPLY_S)
 
     def _on_appended(self, message: protocol.Appended) -> None:
         if self._asked_at is not None:
@@ -288,21 +392,80 @@ class LiveSession:
         if timer is not None:
             timer.cancel()
 
+    def _stop_timers(self) -> None:
+        self._stop_timer()
+        self._stop_awaiting_voice()
+        self._delegations.stop()
+
     def _utterance_over(self, item: str, status: Literal["completed", "cancelled"]) -> None:
         if self._connection.over:
             return
         self._on_event(AgentAudioDone(item))
         self._tell_turns(self._turns.flush("agent"))
-        self._on_event(ResponseDone(status))
+        broken, self._broken = self._broken, None
+        if broken is not None and status == "completed":
+            self._on_event(ResponseDone("failed", broken))
+        else:
+            self._on_event(ResponseDone(status))
+
+    # --- a voice that does not come ---
+
+    def _await_voice(self, seconds: float) -> None:
+        """Expect an utterance to begin within ``seconds``, unless one is in progress or expected already."""
+        if self._voice_timer is None and not self._item:
+            self._voice_timer = asyncio.get_running_loop().call_later(seconds, self._no_voice)
+
+    def _stop_awaiting_voice(self) -> None:
+        timer, self._voice_timer = self._voice_timer, None
+        self._reply_due = False
+        if timer is not None:
+            timer.cancel()
+
+    def _no_voice(self) -> None:
+        """Tell of an answer that nobody has heard."""
+        self._stop_awaiting_voice()
+        unheard = self._take_unheard()
+        if unheard:
+            self._mute = self._unsounded = True
+            log.warning(
+                "the AI answered in words without a sound", text=" ".join(turn.text for turn in unheard)
+            )
+        self._asked_at = None
+        self._on_event(ResponseDone("completed"))
+
+    @property
+    def _words_open(self) -> bool:
+        """Return whether words of the agent have come whose sound has not."""
+        return bool(self._unheard) or (not self._item and self._turns.begun_ms("agent") is not None)
+
+    def _take_unheard(self) -> list[Turn]:
+        """Return the words of the agent whose sound has not come, and forget them."""
+        self._tell_turns(self._turns.flush("agent"))
+        unheard, self._unheard = self._unheard, []
+        return unheard
+
+    def _no_answer(self, error: ProviderError) -> None:
+        """Tell that what the agent was asked for, or the caller awaits, has failed."""
+        self._stop_awaiting_voice()
+        self._asked_at = None
+        self._caller_waits = False
+        if self._item:
+            self._broken = error  # told at its end: it may be heard to there
+        else:
+            self._on_event(ResponseDone("failed", error))
 
     # --- words ---
 
     def _on_agent_words(self, message: protocol.TranscriptDelta) -> None:
         item = self._item
         if not item:
+            if self._mute:
+                return
             # The words of an utterance may come before its sound, and after it.
-            lag = self._turns.continues("agent", message.start_ms)
+            lag = not self._unsounded and self._turns.continues("agent", message.start_ms)
             item = f"live-{max(1, self._utterances + (0 if lag else 1))}"
+            if not lag and message.delta.strip() and not self._connection.over:
+                self._await_voice(_UNHEARD_S)
         self._tell_turns(self._turns.add("agent", message.delta, message.start_ms, message.end_ms, item))
 
     def _on_caller_words(self, message: protocol.TranscriptDelta) -> None:
@@ -315,6 +478,12 @@ class LiveSession:
         self._tell_turns(over)
         if not self._connection.over:
             now = time.monotonic()
+            if not earlier:
+                self._caller_waits = not self._item
+                self._mute = False
+                if self._voice_timer is not None and self._reply_due:
+                    self._stop_awaiting_voice()
+                    self._reply_is_due()  # they speak first
             if not earlier and self._speech.ahead_ms(now) > _DEEP_MS:
                 self._on_event(Interrupted())
             if self._turns.begun["caller"] > before or now - self._active_at >= _ACTIVE_S:
@@ -324,9 +493,16 @@ class LiveSession:
     def _tell_turns(self, turns: Iterable[Turn]) -> None:
         for turn in turns:
             if turn.side == "agent":
-                self._on_event(AgentText(turn.item_id, turn.text))
+                if turn.item_id == f"live-{self._utterances + 1}" and not self._connection.over:
+                    self._unheard.append(turn)
+                else:
+                    self._on_event(AgentText(turn.item_id, turn.text))
             else:
                 self._on_event(CallerText(turn.item_id, turn.text, self._sent_since(turn.end_ms)))
+
+    def _tell_last_words(self) -> None:
+        unheard, self._unheard = self._unheard, []
+        self._tell_turns([*unheard, *self._turns.flush()])
 
     def _sent_since(self, place_ms: int | None) -> float:
         """Return how much of the caller's sound the service was sent after a place on its timeline."""
@@ -337,29 +513,22 @@ class LiveSession:
 
     # --- the backend model ---
 
-    def _on_task_begun(self, message: protocol.Delegated) -> None:
-        self._tasks.begun(message.delegation_id)
+    def _on_delegation(self, message: protocol.DelegationCreated) -> None:
+        if message.delegation.target == "client":
+            # As where a session has no tools: nobody would ever answer.
+            self._ask(_ALONE, message.delegation.id)
+        else:
+            self._delegations.handed_over(message.delegation.id)
 
-    def _on_task_item(self, message: protocol.Delegated) -> None:
-        item = message.event.item
-        if item.type != "function_call" or not item.call_id:
-            return
-        if self._tasks.called(message.delegation_id, item.call_id):
-            arguments = item.arguments if isinstance(item.arguments, str) else ""
-            self._on_event(ToolCall(item.call_id, item.name or "", arguments or "{}"))
+    def _reply_is_due(self) -> None:
+        """Hear that the agent has something to speak of, and begins by itself."""
+        self._asked_at = time.monotonic()
+        self._reply_due = True
+        self._await_voice(_REPLY_S)
 
-    def _on_task_ended(self, message: protocol.Delegated) -> None:
-        response = message.event.response
-        if response is not None and response.usage:
-            add_usage(self.counters.usage, response.usage, "delegated.")
-        if self._tasks.ended(message.delegation_id):
-            self._task_goes_on()
-
-    def _on_task_failed(self, message: protocol.Delegated) -> None:
-        self._tasks.failed(message.delegation_id)
-        error = message.event.as_provider_error()
-        error.fatal = False  # the voice goes on
-        self._on_event(Fault(error))
+    def _task_given_up(self, error: ProviderError) -> None:
+        self._append([_TASK_FAILED])
+        self._no_answer(error)
 
     # --- the session ---
 
@@ -371,26 +540,36 @@ class LiveSession:
         self._on_usage(message)
         if self._farewell is not None and not self._farewell.done():
             self._farewell.set_result(None)
-        self._lose(_ended(message.reason))
+        self._lose(ended(message.reason))
 
-    def _on_error(self, message: protocol.ErrorMessage) -> None:
-        error = message.error.as_provider_error()
-        if error.fatal:
+    def _on_error(self, message: ErrorMessage) -> None:
+        problem = message.error
+        error = problem.as_provider_error()
+        command = self._commands.refused(message.refused)
+        if command is not None and not error.lost:
+            error.fatal = False
+            self._on_refused(command, error, too_long=problem.too_long)
+        elif error.fatal:
             self._lose(error)
+        elif problem.failure and not self._item and (self._asked_at is not None or self._caller_waits):
+            self._no_answer(error)
         else:
             self._on_event(Fault(error))
 
-
-_REASONS: Final = {
-    "expired": "the session has lasted as long as it may",
-    "content": "the session was ended for what was said in it",
-    "connection_lost": "the service lost the connection",
-}
-
-
-def _ended(reason: str | None) -> ProviderError:
-    text = _REASONS.get(reason or "", f"the session was ended ({reason or 'no reason given'})")
-    return ProviderError(PROVIDER, text, code=reason or "closed", lost=reason == "connection_lost")
+    def _on_refused(self, command: Told | Result | WentOn, error: ProviderError, *, too_long: bool) -> None:
+        """Do in another way what the service has refused, or tell that it is not done."""
+        match command:
+            case Told(text, asks) if too_long and len(halves := protocol.halves(text)) > 1:
+                *first, last = halves
+                self._append(first)
+                (self._ask if asks else lambda text: self._append([text]))(last)
+            case Told(_, asks=True) | WentOn():
+                self._no_answer(error)
+            case Result(output, answer):
+                self._on_event(Fault(error))
+                self._tell_result(output, answer=answer)
+            case _:
+                self._on_event(Fault(error))
 
 
 _HANDLERS: Final[dict[str, Any]] = {
@@ -401,12 +580,7 @@ _HANDLERS: Final[dict[str, Any]] = {
     "session.output_audio.delta": LiveSession._on_audio,
     "session.output_transcript.delta": LiveSession._on_agent_words,
     "session.input_transcript.delta": LiveSession._on_caller_words,
-    NESTED + "error": LiveSession._on_task_failed,
-    NESTED + "response.created": LiveSession._on_task_begun,
-    NESTED + "response.output_item.done": LiveSession._on_task_item,
-    NESTED + "response.completed": LiveSession._on_task_ended,
-    NESTED + "response.failed": LiveSession._on_task_failed,
-    NESTED + "response.incomplete": LiveSession._on_task_failed,
+    "session.delegation.created": LiveSession._on_delegation,
 }
 # What is heard even after the session was closed or lost.
 _TO_THE_END: Final = frozenset(
