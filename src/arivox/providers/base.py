@@ -247,7 +247,6 @@ class SessionCounters:
     """Parts of the configuration that the service refused, and the session does without."""
     skipped_silence_ms: float = 0.0
     """Silence of the agent that was left out: the queue to the caller was getting long."""
-    left_out: int = 0
     usage: dict[str, int] = field(default_factory=dict)
 
 
