@@ -53,7 +53,7 @@ bench: setup
 
 # Rewrites the lock from pyproject.toml. No registry address ends up in it.
 lock:
-	@$(PYTHON) -m uv pip compile pyproject.toml --group dev --extra speech --extra redis --extra vertex --universal \
+	@$(PYTHON) -m uv pip compile pyproject.toml --group dev --extra speech --extra redis --extra vertex --extra diagram --universal \
 	  --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header -q -o $(LOCK)
 
 clean:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import re
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +35,7 @@ from arivox.conversation.state import (
     Timeout,
     plain,
 )
+from arivox.errors import SettingsError
 
 PACKAGE = Path(reader.__file__).with_name("prompts.yaml")
 PIZZA = """common:
@@ -211,6 +216,10 @@ class Box:
             and min(self.bottom, other.bottom) - max(self.top, other.top) > 0.2
         )
 
+    @property
+    def middle(self) -> Point:
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
     def grown(self, by: float) -> Box:
         return Box(self.left - by, self.top - by, self.right + by, self.bottom + by)
 
@@ -279,11 +288,7 @@ def points(path: str) -> Iterator[Point]:
                 x, y = numbers
                 yield x, y
                 continue
-            case "V":
-                through = [(x, y), (x, numbers[0])]
-            case "H":
-                through = [(x, y), (numbers[0], y)]
-            case "C" | "Q":
+            case "L" | "Q":
                 through = [(x, y), *zip(numbers[::2], numbers[1::2], strict=True)]
             case _:
                 raise AssertionError(path)
@@ -333,6 +338,9 @@ def check_picture(flow: Flow) -> Picture:
         assert target is None or picture.boxes[target].touches(along[-1]), (source, target)
         assert not [box for box in boxes for point in along if box.holds(point)], (source, target)
         assert all(not picture.page.touches(point) and picture.page.holds(point) for point in along)
+        for label in labels:  # its own line leads to its middle, where the text hides it; no other comes near
+            within = [point for point in along if label.holds(point)]
+            assert not within or min(math.dist(label.middle, point) for point in within) < 6, (source, target)
     drawn = {(source, target) for source, target, _ in picture.lines}
     wanted = {
         (edge.source, edge.target) for edge in edges(flow) if not {edge.source, edge.target} & set(ASIDES)
@@ -410,14 +418,46 @@ def test_state_that_leads_to_itself_for_many_reasons_has_room_for_them() -> None
     assert "key 9" in picture.words
 
 
-def test_no_line_runs_over_why_a_state_leads_to_itself() -> None:
+def test_why_a_state_leads_to_itself_is_told_beside_its_other_ways() -> None:
     states = plain(dict.fromkeys("abc", "x"))
     states["a"] = State("a", "x", exits=states["a"].exits, keys={"0": "a", "1": "c"})
     picture = check_picture(Flow(states))
-    box = picture.boxes["a"]
-    beside = [one for one in picture.labels if box.top <= (one.top + one.bottom) / 2 <= box.bottom]
-    assert len(beside) == 1
-    assert not [point for *_, along in picture.lines for point in along if beside[0].holds(point)]
+    assert sorted(word for word in picture.words if word) == ["key 0", "key 1"]
+
+
+def test_the_picture_is_the_same_in_every_process() -> None:
+    code = (
+        "import sys\nfrom arivox.conversation.diagram.picture import svg\n"
+        "from arivox.conversation.flow import Flow\nfrom arivox.conversation.reader import PromptsFile\n"
+        "print(svg(Flow(PromptsFile(sys.stdin.read()).section(['openai']).states)), end='')"
+    )
+    drawn = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            input=PIZZA,
+            capture_output=True,
+            check=True,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert drawn == {svg(flow_of(PIZZA))}
+
+
+def test_only_a_picture_needs_the_extra_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "graphlay", None)
+    flow = flow_of(PIZZA)
+    assert mermaid(flow).startswith("stateDiagram-v2")
+    with pytest.raises(SettingsError, match=re.escape("pip install 'arivox[diagram]'")):
+        svg(flow)
+
+
+def test_more_ways_than_can_be_drawn_are_refused_at_once() -> None:
+    names = [f"state_{number}" for number in range(60)]
+    everywhere = tuple(map(Exit, names))
+    with pytest.raises(SettingsError, match=r"cannot be drawn as a picture: .*Use --format mermaid"):
+        svg(Flow({name: State(name, "x", exits=everywhere) for name in names}))
 
 
 def test_picture_needs_nothing_from_outside_and_knows_dark() -> None:

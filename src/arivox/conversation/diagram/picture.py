@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Final
 from xml.sax.saxutils import escape
 
 from arivox.conversation.diagram.edges import Edge, clean, edges
 from arivox.conversation.diagram.layout import (
-    CORNER,
     LABEL_PX,
     LINE_PX,
-    MARGIN,
-    Lane,
     Layout,
     Node,
-    half_width,
-    label_height,
+    Point,
     new_box,
+    new_label,
     text_width,
     wrapped,
 )
 from arivox.conversation.flow import Flow
 from arivox.conversation.state import ASIDES, ERROR_HANDLER, FALLBACK
 
+_MARGIN: Final = 24.0
+_CORNER: Final = 6.0
 _STYLE: Final = """
 text { font: 11px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 text { text-anchor: middle; fill: #2f3d4a; }
@@ -70,46 +71,6 @@ def svg(flow: Flow) -> str:
     return _Picture(flow).text()
 
 
-class _Pen:
-    """Draws a path, without pieces that have no length: an arrow there would have no direction."""
-
-    def __init__(self, x: float, y: float) -> None:
-        self.path = f"M{_n(x)},{_n(y)}"
-        self.x = x
-        self.y = y
-
-    def down_to(self, y: float) -> None:
-        if _n(y) != _n(self.y):
-            self.path += f" V{_n(y)}"
-        self.y = y
-
-    def across_to(self, x: float) -> None:
-        if _n(x) != _n(self.x):
-            self.path += f" H{_n(x)}"
-        self.x = x
-
-    def bend_to(self, x: float, y: float) -> None:
-        """Draw a curve that leaves and arrives vertically."""
-        if _n(x) != _n(self.x):
-            middle = _n((self.y + y) / 2)
-            self.path += f" C{_n(self.x)},{middle} {_n(x)},{middle} {_n(x)},{_n(y)}"
-            self.x, self.y = x, y
-        self.down_to(y)
-
-    def turn_to(self, x: float, y: float, *, by_x: bool) -> None:
-        """Draw a corner, first along x or along y."""
-        corner = f"{_n(x)},{_n(self.y)}" if by_x else f"{_n(self.x)},{_n(y)}"
-        self.path += f" Q{corner} {_n(x)},{_n(y)}"
-        self.x, self.y = x, y
-
-    def loop_to(self, y: float) -> None:
-        """Draw a curve out to the right and back."""
-        self.path += (
-            f" C{_n(self.x + 18)},{_n(self.y - 10)} {_n(self.x + 18)},{_n(y + 10)} {_n(self.x)},{_n(y)}"
-        )
-        self.y = y
-
-
 class _Picture:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
@@ -120,19 +81,17 @@ class _Picture:
         self._lines: list[str] = []
         self._labels: list[str] = []
         self._boxes: list[str] = []
-        self._right = self._layout.right
-        self._bottom = self._layout.bottom
-        self._draw_lines()
-        self._draw_lanes()
-        for row in self._layout.rows:
-            for node in row:
-                self._draw_node(node)
+        self._left = self._top = self._right = self._bottom = 0.0
+        for line in self._layout.lines:
+            self._line(line.style, line.points, line.source, line.target)
+        for node in self._layout.nodes:
+            self._draw_node(node)
         onward = [edge.label for edge in drawn if (edge.source, edge.target) == ASIDES]
         self._draw_asides(notes, [line for label in onward for line in wrapped(label)])
 
     def text(self) -> str:
-        left = self._layout.left - MARGIN
-        width, height = self._right + MARGIN - left, self._bottom + MARGIN
+        left, top = self._left - _MARGIN, self._top - _MARGIN
+        width, height = self._right + _MARGIN - left, self._bottom + _MARGIN - top
         size = f'width="{_n(width)}" height="{_n(height)}"'
         markers = [
             f'<marker id="arrow-{style}" viewBox="0 0 8 8" refX="7.4" refY="4" markerWidth="8" '
@@ -143,13 +102,13 @@ class _Picture:
         return "\n".join(
             (
                 f'<svg xmlns="http://www.w3.org/2000/svg" {size} '
-                f'viewBox="{_n(left)} 0 {_n(width)} {_n(height)}" role="img">',
+                f'viewBox="{_n(left)} {_n(top)} {_n(width)} {_n(height)}" role="img">',
                 "<title>The flow of the conversation</title>",
                 f"<style>{_STYLE}</style>",
                 "<defs>",
                 *markers,
                 "</defs>",
-                f'<rect class="page" x="{_n(left)}" y="0" {size}/>',
+                f'<rect class="page" x="{_n(left)}" y="{_n(top)}" {size}/>',
                 *self._lines,
                 *self._labels,
                 *self._boxes,
@@ -157,86 +116,27 @@ class _Picture:
             )
         )
 
-    def _draw_lines(self) -> None:
-        layout = self._layout
-        for line in layout.lines:
-            source, target = line.source, line.target
-            pen = _Pen(source.x, source.y + source.height / 2)
-            for link in line.links:
-                row = link.upper.row
-                pen.down_to(layout.tops[row] + layout.heights[row])
-                if height := layout.label_heights[row]:
-                    top = layout.label_tops[row]
-                    pen.bend_to(link.x, top)
-                    pen.down_to(top + height)
-                    self._label(link.label, link.x, top + height / 2)
-                pen.bend_to(link.lower.x, layout.tops[row + 1])
-            pen.down_to(target.y - target.height / 2)
-            self._line(line.style, pen, source, target)
+    def _reach(self, x: float, y: float) -> None:
+        """Have the page reach to a point at least."""
+        self._left, self._right = min(self._left, x), max(self._right, x)
+        self._top, self._bottom = min(self._top, y), max(self._bottom, y)
 
-    def _draw_lanes(self) -> None:
-        layout = self._layout
-        ports = self._ports()
-        for lane in layout.lanes:
-            side, target = lane.side, lane.target
-            edge = side * target.width / 2
-            for source in lane.sources:
-                if (y := ports.get((lane, source))) is not None:
-                    pen = _Pen(source.x + side * source.width / 2, y)
-                    pen.across_to(lane.x - side * CORNER)
-                    pen.turn_to(lane.x, y + side * CORNER, by_x=True)
-                else:
-                    pen = _Pen(source.x + side * source.width / 4, source.y + side * source.height / 2)
-                    pen.down_to(layout.tops[source.row] + (layout.heights[source.row] if side > 0 else 0))
-                    pen.bend_to(lane.x, self._turn(source.row, side))
-                if (y := ports.get((lane, target))) is not None:
-                    pen.down_to(y - side * CORNER)
-                    pen.turn_to(lane.x - side * CORNER, y, by_x=False)
-                    pen.across_to(target.x + edge)
-                else:
-                    pen.down_to(self._turn(target.row, -side))
-                    into = layout.tops[target.row] + (0 if side > 0 else layout.heights[target.row])
-                    pen.bend_to(target.x + edge / 2, into)
-                    pen.down_to(target.y - side * target.height / 2)
-                self._line(lane.style, pen, source, target)
-            gap = lane.label_at // 2
-            self._label(lane.label, lane.x, layout.label_tops[gap] + layout.label_heights[gap] / 2)
-
-    def _turn(self, row: int, down: int) -> float:
-        """Return where a line from a row to a lane, or back, has turned: the edge of the labels."""
-        if down > 0:
-            return self._layout.label_tops[row]
-        return self._layout.label_tops[row - 1] + self._layout.label_heights[row - 1]
-
-    def _ports(self) -> dict[tuple[Lane, Node], float]:
-        """Return where lanes meet the sides of boxes, so that lines to the same side do not cross."""
-        meeting: dict[tuple[Node, int], list[tuple[tuple[bool, float], Lane]]] = defaultdict(list)
-        for lane in self._layout.lanes:
-            for node in (lane.target, *lane.sources):
-                if self._layout.beside(node, lane.side):
-                    above = (node is lane.target) == (lane.side > 0)
-                    out = abs(lane.x)
-                    meeting[node, lane.side].append(((not above, out if above else -out), lane))
-        ports = {}
-        for (node, _), lanes in meeting.items():
-            step = min(12.0, (node.height - 14) / len(lanes))
-            for at, (_, lane) in enumerate(sorted(lanes, key=lambda one: one[0])):
-                ports[lane, node] = node.y + step * (at - (len(lanes) - 1) / 2)
-        return ports
+    def _reach_around(self, node: Node) -> None:
+        for side in (-1, 1):
+            self._reach(node.x + side * node.width / 2, node.y + side * node.height / 2)
 
     def _draw_node(self, node: Node) -> None:
+        self._reach_around(node)
+        at = f'cx="{_n(node.x)}" cy="{_n(node.y)}"'
         if node.kind == "start":
-            self._boxes.append(f'<circle class="mark" cx="{_n(node.x)}" cy="{_n(node.y)}" r="7"/>')
+            self._boxes.append(f'<circle class="mark" {at} r="7"/>')
         elif node.kind == "end":
-            self._boxes.append(f'<circle class="ring" cx="{_n(node.x)}" cy="{_n(node.y)}" r="8"/>')
-            self._boxes.append(f'<circle class="mark" cx="{_n(node.x)}" cy="{_n(node.y)}" r="4.5"/>')
-        elif node.kind == "box":
-            self._draw_box(node, "box")
-            if node.looped:
-                pen = _Pen(node.x + node.width / 2, node.y - 8)
-                self._label(node.loop, pen.x + 21 + text_width(node.loop) / 2, node.y)
-                pen.loop_to(node.y + 8)
-                self._line(node.loop_style, pen, node, node)
+            self._boxes.append(f'<circle class="ring" {at} r="8"/>')
+            self._boxes.append(f'<circle class="mark" {at} r="4.5"/>')
+        elif node.kind == "label":
+            self._label(node)
+        else:
+            self._draw_box(node, node.name if node.name in ASIDES else "box")
 
     def _draw_box(self, node: Node, kind: str) -> None:
         x, y = node.x - node.width / 2, node.y - node.height / 2
@@ -244,7 +144,7 @@ class _Picture:
         self._boxes.append(f'<g class="state" data-state="{number}"><title>{_xml(node.name)}</title>')
         self._boxes.append(
             f'<rect class="{kind}" x="{_n(x)}" y="{_n(y)}" width="{_n(node.width)}" '
-            f'height="{_n(node.height)}" rx="8"/>'
+            f'height="{_n(node.height)}" rx="5"/>'
         )
         y += 9
         for line in node.title:
@@ -266,50 +166,43 @@ class _Picture:
         ]
         if not boxes:
             return
-        layout = self._layout
-        rows = [layout.boxes[name].row for name in self._flow.way if self._flow.states[name].exits]
-        top = layout.tops[min(rows, default=1)]
-        bottom = layout.tops[max(rows, default=1)] + layout.heights[max(rows, default=1)]
+        on = [self._layout.boxes[name] for name in self._flow.way if self._flow.states[name].exits]
+        top = min((box.y - box.height / 2 for box in on), default=0.0)
+        bottom = max((box.y + box.height / 2 for box in on), default=0.0)
         trunk = self._right + 20
         left = trunk + max(map(text_width, self._all.values()), default=0.0) + 56
-        apart = 44 + label_height(between)
-        heights = [max(box.height, label_height(self._all.get(box.name, []))) for box in boxes]
+        apart = 44 + new_label(between).height
+        heights = [max(box.height, new_label(self._all.get(box.name, [])).height) for box in boxes]
         tall = sum(heights) + apart * (len(boxes) - 1)
         y = max(top, (top + bottom - tall) / 2)
         for box, height in zip(boxes, heights, strict=True):
             box.x = left + max(one.width for one in boxes) / 2
             box.y = y + height / 2
             y += height + apart
-            self._draw_box(box, box.name)
-            self._right = max(self._right, box.x + box.width / 2)
-        self._bottom = max(self._bottom, y - apart)
+            self._draw_node(box)
         for box in boxes:
             if box.name in self._all:
                 style = "aside" if box.name == FALLBACK else "error"
-                x = box.x - box.width / 2
-                start = min(max(box.y, top + CORNER), bottom - CORNER)
-                pen = _Pen(trunk, start)
-                pen.down_to(box.y)
-                pen.across_to(x)
-                self._line(style, pen, None, box, both=box.name == FALLBACK)
-                self._label(self._all[box.name], (trunk + x) / 2, box.y)
+                start = min(max(box.y, top + _CORNER), bottom - _CORNER)
+                way = [(trunk, start), (trunk, box.y), (box.x - box.width / 2, box.y)]
+                self._line(style, way, None, box, both=box.name == FALLBACK)
+                self._told(self._all[box.name], (trunk + way[-1][0]) / 2, box.y)
         if self._all:
-            pen = _Pen(trunk - CORNER, top)
-            pen.turn_to(trunk, top + CORNER, by_x=True)
-            pen.down_to(bottom - CORNER)
-            pen.turn_to(trunk - CORNER, bottom, by_x=False)
             style = "aside" if FALLBACK in self._all else "error"
-            self._lines.append(f'<path class="line {style}" d="{pen.path}"/>')
+            bracket = [(trunk - _CORNER, top), (trunk, top), (trunk, bottom), (trunk - _CORNER, bottom)]
+            self._lines.append(f'<path class="line {style}" d="{_path(bracket)}"/>')
         if between and len(boxes) == len(ASIDES):
             first, second = boxes
-            pen = _Pen(first.x, first.y + first.height / 2)
-            end = second.y - second.height / 2
-            self._label(between, first.x, (pen.y + end) / 2 - 3)
-            pen.down_to(end)
-            self._line("error", pen, first, second)
+            start, end = first.y + first.height / 2, second.y - second.height / 2
+            self._line("error", [(first.x, start), (first.x, end)], first, second)
+            self._told(between, first.x, (start + end) / 2 - 3)
 
-    def _line(self, style: str, pen: _Pen, source: Node | None, target: Node, *, both: bool = False) -> None:
+    def _line(
+        self, style: str, way: Sequence[Point], source: Node | None, target: Node, *, both: bool = False
+    ) -> None:
         """Draw a line with an arrow, or one at both ends; only states are named as its ends."""
+        for x, y in way:
+            self._reach(x, y)
         ends = "".join(
             f' data-{key}="{self._number[node.name]}"'
             for key, node in (("from", source), ("to", target))
@@ -317,18 +210,48 @@ class _Picture:
         )
         arrows = f' marker-start="url(#arrow-{style})"' if both else ""
         arrows += f' marker-end="url(#arrow-{style})"'
-        self._lines.append(f'<path class="line {style}"{ends}{arrows} d="{pen.path}"/>')
+        self._lines.append(f'<path class="line {style}"{ends}{arrows} d="{_path(way)}"/>')
 
-    def _label(self, lines: Sequence[str], x: float, y: float) -> None:
-        if not lines:
-            return
-        width, height = 2 * half_width(lines), label_height(lines)
+    def _told(self, lines: list[str], x: float, y: float) -> None:
+        label = new_label(lines)
+        label.x, label.y = x, y
+        self._reach_around(label)
+        self._label(label)
+
+    def _label(self, node: Node) -> None:
+        width = node.width - 8  # the rest keeps lines away
+        top = node.y - node.height / 2
         self._labels.append(
-            f'<rect class="behind" x="{_n(x - width / 2)}" y="{_n(y - height / 2)}" width="{_n(width)}" '
-            f'height="{_n(height)}" rx="4"/>'
+            f'<rect class="behind" x="{_n(node.x - width / 2)}" y="{_n(top)}" width="{_n(width)}" '
+            f'height="{_n(node.height)}" rx="4"/>'
         )
-        for at, line in enumerate(lines):
-            self._labels.append(_text("label", line, x, y - height / 2 + 13 + at * LABEL_PX))
+        for at, line in enumerate(node.text):
+            self._labels.append(_text("label", line, node.x, top + 13 + at * LABEL_PX))
+
+
+def _path(way: Sequence[Point]) -> str:
+    """Return a path along the points, with round corners, without pieces that have no length: an arrow there
+    would have no direction.
+    """
+    points = [way[0]]
+    for here, then in pairwise(way):
+        if (_n(here[0]), _n(here[1])) != (_n(then[0]), _n(then[1])):
+            points.append(then)
+    path = f"M{_at(points[0])}"
+    for before, corner, behind in zip(points, points[1:], points[2:], strict=False):
+        into, out = _towards(corner, before), _towards(corner, behind)
+        path += f" L{_at(into)} Q{_at(corner)} {_at(out)}"
+    return path + (f" L{_at(points[-1])}" if len(points) > 1 else "")
+
+
+def _towards(corner: Point, other: Point) -> Point:
+    """Return where a corner begins on the way to the next: half-way at most."""
+    part = min(_CORNER / math.dist(corner, other), 0.5)
+    return corner[0] + (other[0] - corner[0]) * part, corner[1] + (other[1] - corner[1]) * part
+
+
+def _at(point: Point) -> str:
+    return f"{_n(point[0])},{_n(point[1])}"
 
 
 def _to_asides(flow: Flow, drawn: Iterable[Edge]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
