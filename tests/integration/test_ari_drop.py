@@ -122,7 +122,7 @@ async def test_ai_that_fails_without_asterisk_costs_no_caller(asterisk: Asterisk
         stage = await rig.stage()
         await until(lambda: bool(rig.timelines[0].find("media.up")), "the media")
         await cut_off(rig, wire)
-        await stage.close(1000)
+        await stage.close(3000, "invalid_request_error.invalid_api_key")
         await until(lambda: bool(rig.logged(UNHEARD)), "an attempt to let the caller go")
         assert phone.state == "up"
         await mend(rig, wire)
@@ -140,7 +140,7 @@ async def test_sound_of_a_failure_holds_no_caller(asterisk: AsteriskInstance) ->
         phone = await rig.dial()
         stage = await rig.stage()
         await until(lambda: bool(rig.timelines[0].find("media.up")), "the media")
-        await stage.close(1000)
+        await stage.close(3000, "invalid_request_error.invalid_api_key")
         await phone.wait_heard(predicate=lambda pcm: signal.tone_level_db(pcm, 480) > -30)
         await cut_off(rig, wire)
         await until(lambda: bool(rig.logged(UNHEARD)), "an attempt to stop the sound")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ async def heard_by_ai(rig: Rig, said: Pcm, law: Law = "ulaw") -> tuple[bytes, by
 
 
 async def test_quiet_caller_is_raised_to_the_target(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, Script, target_rms=TARGET_RMS, max_gain=10.0) as rig:
+    patient: dict[str, Any] = {"ask_again_s": 60, "first_audio_timeout_s": 300, "response_timeout_s": 300}
+    async with Rig(asterisk, Script, target_rms=TARGET_RMS, max_gain=10.0, **patient) as rig:
         _, received = await heard_by_ai(rig, signal.tone(HZ, 3.5, level_dbfs=-30.0))
     voice = sounding(decode(received, "ulaw"))
     assert len(voice) / RATE == pytest.approx(3.5, abs=0.02)

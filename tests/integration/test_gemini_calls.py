@@ -244,8 +244,7 @@ async def test_caller_interrupts_gemini(asterisk: AsteriskInstance) -> None:
 
 async def test_interruption_without_an_answer_is_noticed(asterisk: AsteriskInstance) -> None:
     """A cough stops the agent, and the model has nothing to say to it."""
-    expected = ["the AI's answer failed"]
-    async with Rig(asterisk, listening, expect_log=expected, response_timeout_s=1.5, **GEMINI) as rig:
+    async with Rig(asterisk, listening, expect_log=["it is asked again"], **GEMINI) as rig:
         phone = await rig.dial()
         stage = await rig.stage()
         await stage.wanted()
@@ -253,9 +252,8 @@ async def test_interruption_without_an_answer_is_noticed(asterisk: AsteriskInsta
         await phone.wait_heard()
         await phone.play(signal.speech_like(0.8)).done()
         await stage.record.wait("serverContent.interrupted", sent=True)
-        await until(lambda: bool(rig.timelines[0].find("alarm")), "an alarm", 5)
-        assert rig.timelines[0].find("alarm")[0].data == {"name": "no_response"}
         await stage.record.wait("realtimeInput.text", count=2)  # the model is asked once more
+        assert rig.timelines[0].find("provider.owes")[0].data["do"] == "ask"
         asked = time.monotonic()
         await say(stage)
         await phone.wait_heard(after=asked)
@@ -268,9 +266,9 @@ async def test_gemini_that_falls_silent_is_noticed(asterisk: AsteriskInstance) -
     async with Rig(
         asterisk,
         listening,
-        expect_log=["the AI's answer failed", "the AI failed"],
-        response_timeout_s=1.0,
-        first_audio_timeout_s=1.0,
+        expect_log=["it is asked again", "the AI failed", "is mute", "is given up"],
+        response_timeout_s=4.0,
+        first_audio_timeout_s=4.0,
         **GEMINI,
     ) as rig:
         phone, stage = await greeted(rig)

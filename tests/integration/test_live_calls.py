@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hearing import assert_silent, assert_whole, last_loud, sounding
-from rig import Rig
+from rig import Rig, until
 
 from arivox.emulator import sound
 from arivox.emulator.openai_live import LiveOptions
@@ -97,24 +97,25 @@ async def test_model_that_is_spoken_over_stops_itself(asterisk: AsteriskInstance
         assert not [frame for frame in stage.record.received() if "truncate" in frame.kind]
 
 
-async def test_good_bye_before_the_sessions_own_end(asterisk: AsteriskInstance) -> None:
-    """The service ends the session sooner than the call would: the agent says good-bye in time."""
-    async with Rig(
-        asterisk,
-        listening,
-        emulator={"live": LiveOptions(expires_after=12.0)},
-        goodbye_before_s=4.0,
-        max_call_duration_s=300,
-        **LIVE,
-    ) as rig:
+async def test_session_that_will_end_is_followed_by_another_at_a_quiet_moment(
+    asterisk: AsteriskInstance,
+) -> None:
+    """The service ends the session sooner than the call: another takes its place before that."""
+    ends_soon = {"live": LiveOptions(expires_after=12.0)}
+    async with Rig(asterisk, listening, emulator=ends_soon, **LIVE) as rig:
         phone, stage = await greeted(rig)
-        asked = await stage.wanted(timeout=9.0)
-        assert "good-bye" in asked.instructions
+        await rig.emulator.wait_session(2, 15)
+        renewed = await rig.stage(2)
+        await until(lambda: bool(rig.timelines[0].find("provider.reconnected")), "another session", 5)
+        assert "ends soon" in str(rig.timelines[0].find("provider.reconnected")[0].data)
         begun = time.monotonic()
-        await say(stage, transcript="Good-bye.")
-        assert await rig.ended() == "time_limit"
-        await phone.wait_state("down")
+        await phone.play(QUESTION.pcm()).done()
+        await renewed.wanted()
+        await say(renewed)
+        await phone.wait_heard(after=begun)
+        await phone.wait_silence(200)
         assert_whole(sounding(phone.heard_between(begun, time.monotonic()).pcm), ANSWER)
+        assert stage.session.closed
 
 
 async def test_session_that_expires_in_the_middle(asterisk: AsteriskInstance) -> None:

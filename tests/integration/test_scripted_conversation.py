@@ -141,9 +141,9 @@ async def test_several_tools_of_one_answer_are_all_answered_before_it_speaks_on(
             await stage.call("move_to_state", {"state": "gathering_reason"}, end=False),
             await stage.call("order_pizza", {}, end=False),
         ]
-        await stage.record.wait("conversation.item.create", count=2)
-        assert "response.create" not in [frame.kind for frame in told_since(stage, count)]
+        assert told_since(stage, count) == [], "the answer may still be cut off"
         await stage.end()
+        await stage.record.wait("conversation.item.create", count=2)
         await stage.wait_for("response.create")
         told = told_since(stage, count)
         assert [f.event["item"]["call_id"] for f in told if f.kind == "conversation.item.create"] == ids

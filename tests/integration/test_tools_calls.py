@@ -679,10 +679,10 @@ async def test_slow_tool_does_not_stop_the_audio(asterisk: AsteriskInstance, flo
         phone, stage = await greeted(rig)
         await stage.speech_started()
         await stage.speech_stopped("Please.")
-        await stage.call("slow", {"seconds": 1.5}, end=False)
-        tone = sound.encode(signal.tone(1013, 1.5), stage.session.output_format)
+        tone = sound.encode(signal.tone(1013, 2.0), stage.session.output_format)
         began = time.monotonic()
-        await stage.say(tone, speed=2, end=False, wait=False)
+        await stage.say(tone, speed=10, end=False)
+        await stage.call("slow", {"seconds": 1.5})
         heard_at = await phone.wait_heard(after=began)
         await until(lambda: bool(rig.timelines[0].find("tool")), "the result")
         gaps = [

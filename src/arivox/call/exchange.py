@@ -274,6 +274,7 @@ class Exchange:
                 self._on_agent_audio(event)
             case AgentAudioDone():
                 self._finish_item(event.item_id)
+                self._maybe_quiet()
             case SpeechStarted():
                 self._on_speech_started(event)
             case Interrupted():
@@ -339,7 +340,6 @@ class Exchange:
         self.playout.finish(item_id)
         if not self.playout.playing:
             self._transcript.agent_quiet()
-        self._maybe_quiet()
 
     def _on_speech_started(self, event: SpeechStarted) -> None:
         cuts = self._cut()
@@ -400,6 +400,7 @@ class Exchange:
         elif self._owed.state is State.BEGUN:
             # Cancelled, and neither by us nor by a caller who speaks.
             self._owed.failed(now, "its answer was cancelled")
+        self._maybe_quiet()
 
     def _on_reconnected(self, event: Reconnected) -> None:
         now = time.monotonic()
@@ -461,7 +462,7 @@ class Exchange:
             self._take(step)
         elif now >= self._leave_at and self._nothing_goes_on:
             self._leave_at = float("inf")
-            self.session.renew("its session ends soon", again=False)
+            self.session.renew("its session ends soon", mute=False)
 
     @property
     def _nothing_goes_on(self) -> bool:

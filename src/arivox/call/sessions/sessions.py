@@ -55,6 +55,9 @@ LASTED_S: Final = 20.0
 USEFUL_S: Final = 5.0
 """Nor was one that held this long, and in which the agent spoke."""
 
+MUTE: Final = "mute"
+PLANNED: Final = "planned"
+
 _NOTE: Final = (
     "The connection of this call was lost for a moment. What was said before is in the conversation. "
     "Go on where it stands: do not greet the caller again, and do not speak of the connection."
@@ -201,11 +204,11 @@ class Sessions:
             self._requests.made(None)
             self._current.end_turn()
 
-    def renew(self, cause: str, *, again: bool) -> None:
-        """Give the connection up, which is mute, and go on over another, or in another session.
+    def renew(self, cause: str, *, mute: bool = True, again: bool = False) -> None:
+        """Give the connection up, which is ``mute`` or ends soon, and go on over another or a new session.
 
         With ``again`` what is owed is an answer to the caller, who is heard again there. What was asked of
-        the mute one is not: whoever wants it asks again.
+        this one is not: whoever wants it asks again.
         """
         if self._replacing or self._over:
             return
@@ -213,7 +216,8 @@ class Sessions:
             self._current.renew(cause)
             return
         self._requests.dropped()
-        self._lost(ProviderError(self.name, cause, code="mute", lost=True), again=again)
+        code = MUTE if mute else PLANNED
+        self._lost(ProviderError(self.name, cause, code=code, lost=True), again=again)
 
     async def close(self) -> None:
         """End the session, and give up opening another. May be called twice."""
@@ -316,7 +320,8 @@ class Sessions:
         if self._fruitless > MOST_FRUITLESS:
             self._end(error)
             return
-        log.warning("the AI's session is lost; opening another", error=str(error))
+        if error.code != PLANNED:
+            log.warning("the AI's session is lost; opening another", error=str(error))
         was_speaking = self._caller.speaking
         old, first = self._current, not self._replacing
         if first:
