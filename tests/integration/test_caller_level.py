@@ -10,6 +10,7 @@ import pytest
 from hearing import RATE, sounding
 from rig import Rig
 
+from arivox.audio.format import ULAW
 from arivox.audio.g711 import Law, Pcm, decode, encode
 from arivox.emulator.script import Script
 from arivox.testing import signal
@@ -44,7 +45,8 @@ async def test_quiet_caller_is_raised_to_the_target(asterisk: AsteriskInstance) 
     patient: dict[str, Any] = {"ask_again_s": 60, "first_audio_timeout_s": 300, "response_timeout_s": 300}
     async with Rig(asterisk, Script, target_rms=TARGET_RMS, max_gain=10.0, **patient) as rig:
         _, received = await heard_by_ai(rig, signal.tone(HZ, 3.5, level_dbfs=-30.0))
-    voice = sounding(decode(received, "ulaw"))
+    # Where the machine held packets up for long, silence stands for them: it is not the caller's.
+    voice = sounding(decode(received.replace(ULAW.silence * 160, b""), "ulaw"))
     assert len(voice) / RATE == pytest.approx(3.5, abs=0.02)
     assert signal.level_dbfs(voice[: RATE // 25]) == pytest.approx(-30.0, abs=1.5), (
         "no first word is blown up"

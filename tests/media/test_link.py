@@ -238,6 +238,18 @@ def test_what_came_while_the_process_was_busy_is_not_taken_for_missing(desk: Des
     assert desk.heard == [b"\x11" * 160] * 100
 
 
+def test_busy_machine_waits_a_little_longer_for_the_packets_of_others(desk: Desk) -> None:
+    play(desk, range(50))
+    desk.pacer.to(4 * 57 + desk.first + 0.2)  # nobody could do anything meanwhile, Asterisk neither
+    for number in range(50, 60):
+        desk.pacer.to(4 * 57 + desk.first + (number - 49))
+        desk.link.receive(build(0, False, number, number * 160, 7, b"\x11" * 160), ASTERISK)
+    play(desk, range(60, 100))
+    assert desk.heard == [b"\x11" * 160] * 100
+    desk.pacer.to(4 * 130)
+    assert desk.heard[-20:] == [SILENCE] * 20, "a phone that stops is heard as silent all the same"
+
+
 @pytest.mark.parametrize("lost", [1, 2, 3, 5, 15, 60])
 def test_loss_does_not_change_the_length(desk: Desk, lost: int) -> None:
     play(desk, range(50 + lost + 45), lost=range(50, 50 + lost))

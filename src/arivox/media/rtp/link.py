@@ -23,6 +23,8 @@ log = structlog.get_logger()
 _WARN_AFTER_TICKS: Final = 100
 _MAX_DATAGRAM: Final = 2048
 _MAX_WAITING: Final = 50  # datagrams read at once
+_STALLED_S: Final = 0.030  # a tick so late shows that the machine has too much to do
+_GRACE_S: Final = 0.100  # then Asterisk and a phone on it are late too
 _DEBT: Final = 2  # slots by which a frame may leave late rather than leave a hole in a word
 
 
@@ -70,6 +72,7 @@ class RtpLink:
         self._log = log.bind(call=call_id)  # the pacer calls from outside the call's context
         self._speaking = False  # the last frame sent was the agent's voice
         self._waiting = False  # for the next frame of it, which should be here
+        self._busy_until = 0.0
 
     @classmethod
     def open(
@@ -220,15 +223,20 @@ class RtpLink:
             self._tap.agent(frame)
 
     def _listen(self, now: float) -> None:
+        if self._ticks == _WARN_AFTER_TICKS and not self._receiver.counters.packets:
+            self._warn_no_audio()
+        at = time.monotonic()
+        if at - now > _STALLED_S:
+            self._busy_until = at + _GRACE_S
         if self._receiver.late(now):
             # What seems to be late may lie in the socket: it is this process that was busy.
             for _ in range(_MAX_WAITING):
                 if not self._read():
                     break
+            if now < self._busy_until and not self._receiver.late(now - _GRACE_S):
+                return
         # The AI ends a turn by hearing silence, so a phone that sends nothing must still be heard as silent.
         self._deliver(self._receiver.poll(now))
-        if self._ticks == _WARN_AFTER_TICKS and not self._receiver.counters.packets:
-            self._warn_no_audio()
 
     def _deliver(self, frames: list[bytes]) -> None:
         if self._on_audio is None or not frames:
