@@ -111,6 +111,10 @@ class JitterBuffer:
         self.counters.filled += len(silence)
         return silence
 
+    def idle(self, now: float) -> bool:
+        """Return whether ``poll`` has nothing to do yet."""
+        return not self._held and self._rhythm.idle(now)
+
     def late(self, now: float) -> bool:
         """Return whether ``poll`` will put in silence for packets that did not come."""
         return not self._held and self._rhythm.late(now)
@@ -131,13 +135,9 @@ class JitterBuffer:
         self._length = size
         self._last = payload if size <= self._frame else payload[-self._frame :]
         length = size / self._rate
-        rhythm.came(length, now)
-        if not pause and not rhythm.filled and rhythm.even and size <= self._frame:
-            if rhythm.room(now) < length:
-                self.counters.flooded += 1
-                return []
-            rhythm.gave(length, now)
+        if not pause and size <= self._frame and rhythm.follows(length, now):
             return [payload]
+        rhythm.came(length, now)
         due: list[bytes] = []
         if pause or rhythm.filled:
             known = pause / self._rate if pause <= _LONGEST_PAUSE_S * self._rate else 0.0

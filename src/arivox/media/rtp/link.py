@@ -228,6 +228,8 @@ class RtpLink:
         at = time.monotonic()
         if at - now > _STALLED_S:
             self._busy_until = at + _GRACE_S
+        if self._receiver.idle(now):
+            return
         if self._receiver.late(now):
             # What seems to be late may lie in the socket: it is this process that was busy.
             for _ in range(_MAX_WAITING):

@@ -73,6 +73,10 @@ class RtpReceiver:
         """Return audio that waited for a missing packet, or silence if none come. Call it every ptime."""
         return self._jitter.poll(now)
 
+    def idle(self, now: float) -> bool:
+        """Return whether ``poll`` has nothing to do yet."""
+        return self._jitter.idle(now)
+
     def late(self, now: float) -> bool:
         """Return whether ``poll`` will put in silence for packets that did not come."""
         return self._jitter.late(now)

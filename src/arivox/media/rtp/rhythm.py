@@ -76,14 +76,30 @@ class Rhythm:
 
     # --- packets ---
 
+    def follows(self, length: float, now: float) -> bool:
+        """Take a packet that came and is handed on, if nothing is in question; else do nothing."""
+        if not self.even or self.filled or not self._length or self._learned:
+            return False
+        given = max(self._given, now) + length / _FASTER
+        if given - now > _MOST_AHEAD_S:
+            return False
+        self._given = given
+        self._came = now
+        self._length = length
+        self._until += length
+        return True
+
     def came(self, length: float, now: float) -> None:
         """Take note of the next packet in order, of ``length`` seconds, before it is handed on."""
         if not self._length:
             self._began = True
             self._until = now - length  # the first packet says where the stream stands
             self.filled = 0.0
-        elif self._learned and now - max(self._until, self._came) > self._base():
-            self._learned_until = now + _LEARNED_FOR_S
+        elif self._learned:
+            if now - max(self._until, self._came) > self._base():
+                self._learned_until = now + _LEARNED_FOR_S
+            elif now > self._learned_until:
+                self._learned = 0.0
         self._came = now
         self._length = length
 
@@ -130,6 +146,10 @@ class Rhythm:
         self._given = max(self._given, now) + length / _FASTER
 
     # --- silence ---
+
+    def idle(self, now: float) -> bool:
+        """Return whether a packet came so lately that the next one cannot be late."""
+        return now - self._came < _WAIT_S and self._length > 0.0
 
     def late(self, now: float) -> bool:
         """Return whether the next packet is given up, and silence stands for it."""
