@@ -1320,8 +1320,43 @@ def test_a_handle_that_is_not_good() -> None:
     refused(other, INVALID, "setup.model")
 
 
+def test_a_service_that_takes_no_session_up() -> None:
+    handles = Handles()
+    desk = Desk(handles=handles)
+    desk.set_up(sessionResumption={})
+    handle = handle_of(desk.events)
+    refusing = GeminiOptions(resume_refusal=(1011, "Internal error encountered."))
+    other = Desk(handles=handles, now=desk.now, options=refusing)
+    other.set_up(sessionResumption={"handle": handle})
+    refused(other, "Internal error encountered.", code=1011)
+    new = Desk(handles=handles, now=desk.now, options=refusing)
+    new.set_up(sessionResumption={})
+    assert new.session.ready
+    hanging = Desk(handles=handles, now=desk.now, options=GeminiOptions(resume_hangs=True))
+    hanging.set_up(sessionResumption={"handle": handle})
+    hanging.advance(60)
+    assert not hanging.session.ready
+    assert not hanging.closed
+
+
+def test_a_service_that_takes_a_session_up_once_its_connection_is_closed() -> None:
+    handles = Handles()
+    desk = Desk(handles=handles)
+    desk.set_up(sessionResumption={})
+    handle = handle_of(desk.events)
+    options = GeminiOptions(one_at_a_time=True)
+    other = Desk(handles=handles, now=desk.now, options=options)
+    other.set_up(sessionResumption={"handle": handle})
+    refused(other, "Internal error encountered.", code=1011)
+    desk.session.lost()
+    third = Desk(handles=handles, now=desk.now, options=options)
+    third.set_up(sessionResumption={"handle": handle})
+    assert third.session.ready
+
+
 def test_there_is_no_handle_while_a_call_is_open() -> None:
     desk, call = calling("NON_BLOCKING")
+    assert desk.session.open_calls == 1
     before = len(desk.events)
     desk.advance(1)
     assert fields(desk.events[before:], "turnComplete") == [True]

@@ -271,6 +271,8 @@ class GeminiSession:
         if tripped:
             owed = owed or self._caller.voice
             self._caller.forget()
+            if self._traits.notes == "text":
+                self.begin_anew()  # a session that is taken up could not be told what they said
         if tools:
             self._requests.left_to_tools()
         elif tripped:

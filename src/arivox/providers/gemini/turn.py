@@ -143,10 +143,7 @@ class Turns:
         self.wrote = True
 
     def lost(self) -> tuple[bool, list[ProviderEvent]]:
-        """The connection is gone. Return whether an answer was lost with it, and what ended thereby.
-
-        What is asked for then, and what the caller said, is no answer without a sound: none was given.
-        """
+        """The connection is gone. Return whether an answer was lost with it, and what ended thereby."""
         owed = (self.generating and not self.late) or self.asked or bool(self.open_tools)
         going_on = self.generating or bool(self.open_tools)
         self.generating = self.asked = self.late = False
