@@ -31,8 +31,9 @@ def emulated(stage: Stage) -> GeminiSession:
 
 
 async def say(stage: Stage, stream: MarkedStream = ANSWER, **options: Any) -> None:
+    """Have the agent speak: all at once, for a busy machine makes holes in what comes piece by piece."""
     form = stage.session.output_format
-    await stage.say(sound.encode(stream.pcm(form.rate), form), **options)
+    await stage.say(sound.encode(stream.pcm(form.rate), form), **{"speed": float("inf"), **options})
 
 
 def heard_by_ai(stage: Stage) -> Pcm:
