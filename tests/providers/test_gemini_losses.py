@@ -168,6 +168,41 @@ async def test_request_that_trips_the_service_twice_is_made_in_other_words() -> 
         assert third.asked == [MISSED]
 
 
+async def test_model_that_takes_no_notes_is_told_what_was_said_in_a_new_session() -> None:
+    async def trip(peer: Peer) -> None:
+        await named(peer)
+        await peer.until(lambda: len(peer.audio) > WORDS)
+        await peer.send(caller_said("My number is four two."))
+        await peer.close(1007, INVALID)
+
+    async with line(by_number(trip, ready), gemini_model_name="gemini-3.1-flash-live-preview") as made:
+        ask(made)
+        second = await made.google.peer(2)
+        await second.until(lambda: second.asked)
+        assert second.setup["sessionResumption"] == {}
+        assert "four two" in str(second.of("clientContent"))
+        assert second.asked == [MISSED]
+        assert not loud(second.audio)
+
+
+async def test_text_that_trips_the_service_is_not_told_again() -> None:
+    async def spoken(peer: Peer) -> None:
+        await peer.send(READY, caller_said("Forbidden words."), sound(), agent_said("Which day?"), DONE)
+        await peer.close(1011)
+
+    async def trips(peer: Peer) -> None:
+        await peer.send(READY)
+        await peer.until(lambda: peer.of("clientContent"))
+        await peer.close(1007, INVALID)
+
+    async with line(by_number(spoken, trips, ready)) as made:
+        await made.until(Reconnected, 2)
+        made.session.speak("Say yes.")
+        third = made.google.peers[2]
+        await third.until(lambda: third.asked)
+        assert third.of("clientContent") == []
+
+
 async def test_service_that_asks_to_wait_is_given_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def busy(peer: Peer) -> None:
         await peer.send(READY)

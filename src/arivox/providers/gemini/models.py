@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from arivox.providers.base import Capabilities
+
 Backend = Literal["studio", "vertex"]
 Update = Literal["context", "system turn", "note"]
 
@@ -34,9 +36,18 @@ class Traits:
     idle_status: bool = False
     """A turn is over only when ``interactionStatus`` is IDLE."""
 
-    def update(self, backend: Backend) -> Update:
-        """Return how instructions change in mid-session."""
-        return self.updates.get(backend, "note")
+    def capabilities(self, backend: Backend) -> Capabilities:
+        """Return what a session with such a model can do."""
+        update = self.updates.get(backend, "note")
+        return Capabilities(
+            turns=backend == "vertex",
+            truncate=False,
+            cancel=False,
+            update=update,
+            update_tools=update == "context",
+            resume=True,
+            full_duplex=False,
+        )
 
 
 # By the beginning of the model's name; the longest that fits counts.

@@ -22,7 +22,6 @@ from arivox.providers.base import (
     AgentText,
     Brief,
     CallerText,
-    Capabilities,
     ConnectionLost,
     Fault,
     Interrupted,
@@ -70,16 +69,7 @@ class GeminiSession:
         self._audio = audio
         self._options = setup_options(settings)
         self._traits = traits_of(settings.gemini_model_name)
-        update = self._traits.update(self._options.backend)
-        self.capabilities = Capabilities(
-            turns=self._options.backend == "vertex",
-            truncate=False,
-            cancel=False,
-            update=update,
-            update_tools=update == "context",
-            resume=True,
-            full_duplex=False,
-        )
+        self.capabilities = self._traits.capabilities(self._options.backend)
         rate = int(settings.gemini_target_input_sample_rate)
         self._transcoder = Transcoder(audio, up=rate, down=RATE_OUT)
         self._head = protocol.audio_head(rate)
@@ -271,8 +261,7 @@ class GeminiSession:
         if tripped:
             owed = owed or self._caller.voice
             self._caller.forget()
-            if self._traits.notes == "text":
-                self.begin_anew()  # a session that is taken up could not be told what they said
+            self._tell_less()
         if tools:
             self._requests.left_to_tools()
         elif tripped:
@@ -288,6 +277,17 @@ class GeminiSession:
         if self._speaking:
             self._speaking = False
             self._on_event(SpeechStopped())
+
+    def _tell_less(self) -> None:
+        """Choose what the next connection is told in place of the sound that tripped the service."""
+        if self._traits.notes == "text":
+            self.begin_anew()  # a session that is taken up could not be told what the caller said
+        connection = self._rotation.current
+        if connection is not None and not connection.useful:
+            # It was no sound: the text, then.
+            self._unsaved.saved()
+            if not connection.handle:
+                self._turns.history.clear()
 
     def goes_on(self, connection: Connection, cause: str, gap_ms: int) -> None:
         """Hear that ``connection`` replaces another."""
