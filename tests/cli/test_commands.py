@@ -236,7 +236,7 @@ async def test_doctor_says_what_to_mend(asterisk: AsteriskInstance, tmp_path: Pa
 async def test_doctor_checks_the_provider_that_is_chosen(asterisk: AsteriskInstance, tmp_path: Path) -> None:
     async with EmulatorServer(Echo, api_keys={"sk-right"}) as emulator:
         good = of_asterisk(asterisk, emulator)
-        gemini, live, key, model = await asyncio.gather(
+        gemini, live, key, model, voice = await asyncio.gather(
             run("doctor", "--provider", "gemini", cwd=tmp_path, **good),
             run("doctor", "--provider=openai-live", cwd=tmp_path, **good),
             run(
@@ -245,6 +245,7 @@ async def test_doctor_checks_the_provider_that_is_chosen(asterisk: AsteriskInsta
                 **good | {"AI_SERVICE_PROVIDER": "gemini", "GEMINI_API_KEY": "sk-wrong"},
             ),
             run("doctor", "--provider=gemini", cwd=tmp_path, **good | {"GEMINI_MODEL_NAME": "gemini-parrot"}),
+            run("doctor", "--provider=openai-live", cwd=tmp_path, **good | {"OPENAI_VOICE_ID": "robot"}),
         )
     assert re.search(r"^ok +gemini +gemini-3\.8-live opened a session", gemini.out, re.MULTILINE), gemini.out
     assert re.search(r"^ok +openai-live +gpt-live-1\.1 opened a session", live.out, re.MULTILINE), live.out
@@ -252,6 +253,7 @@ async def test_doctor_checks_the_provider_that_is_chosen(asterisk: AsteriskInsta
     assert "Everything is in order." in live.out
     assert_to_mend(key, r"^failed +gemini +.*\n +-> .*GEMINI_API_KEY")
     assert_to_mend(model, r"^failed +gemini +.*\n +-> .*GEMINI_MODEL_NAME")
+    assert_to_mend(voice, r"^failed +openai-live +.*session\.audio\.output\.voice.*\n +-> .*OPENAI_")
 
 
 @pytest.mark.asterisk

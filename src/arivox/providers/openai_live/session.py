@@ -111,7 +111,7 @@ class LiveSession:
             on_event,
             go_on=self._task_goes_on,
             speak=self._reply_is_due,
-            slow=self._no_answer,
+            slow=self._task_is_slow,
             give_up=self._task_given_up,
         )
         self._active_at = float("-inf")  # when the caller was last told to be active
@@ -185,6 +185,8 @@ class LiveSession:
                     without=without,
                     error=str(error),
                 )
+                error.fatal = False
+                self._on_event(Fault(error))
             else:
                 return
 
@@ -205,7 +207,6 @@ class LiveSession:
             *first, last = protocol.parts(instructions) or [_GO_ON]
             self._append([*first, last] if first else [])
             self._ask(_DO_ALL if first else _DO + last)
-        self._asked_at = time.monotonic()
 
     def interrupt(self, cuts: Sequence[Cut], *, cancel: bool = False) -> None:
         """Take the utterance for ended. There is nothing to tell the model: it hears the caller as we do."""
@@ -526,6 +527,10 @@ class LiveSession:
         self._reply_due = True
         self._await_voice(_REPLY_S)
 
+    def _task_is_slow(self, error: ProviderError) -> None:
+        if not self._item:  # else the caller hears something
+            self._no_answer(error)
+
     def _task_given_up(self, error: ProviderError) -> None:
         self._append([_TASK_FAILED])
         self._no_answer(error)
@@ -562,7 +567,10 @@ class LiveSession:
             case Told(text, asks) if too_long and len(halves := protocol.halves(text)) > 1:
                 *first, last = halves
                 self._append(first)
-                (self._ask if asks else lambda text: self._append([text]))(last)
+                if asks:
+                    self._ask(last)
+                else:
+                    self._append([last])
             case Told(_, asks=True) | WentOn():
                 self._no_answer(error)
             case Result(output, answer):
