@@ -15,6 +15,7 @@ from arivox.emulator import sound
 from arivox.emulator.openai.messages import RequestError
 from arivox.emulator.openai_live.session import LiveSession
 from arivox.emulator.script import Script, Stage
+from arivox.providers.openai_live import pulse
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.marked import MarkedStream
 from arivox.testing.phone import SipPhone
@@ -235,6 +236,22 @@ async def test_failed_task_is_asked_again_as_the_service_says(asterisk: Asterisk
         assert 1.4 < time.monotonic() - failed < 4.0
         await answer(phone, stage, "On Monday at nine.")
         assert rig.timelines[0].find("provider.answer_failed") == []
+
+
+async def test_service_that_falls_mute_is_replaced(
+    asterisk: AsteriskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection holds, but of the unbroken sound nothing comes any more."""
+    monkeypatch.setattr(pulse, "STEADY_S", 2.0)
+    async with Rig(asterisk, listening, expect_log=[LOST], **LIVE) as rig:
+        phone, first = await greeted(rig)
+        await first.sleep(1.5)
+        await first.stall()
+        stalled = time.monotonic()
+        second = await rig.stage(2)
+        assert time.monotonic() - stalled < 8.0
+        await ask(phone, second, "Are you there?")
+        await answer(phone, second, "I am.")
 
 
 # --- what the agent owes ---

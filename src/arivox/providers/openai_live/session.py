@@ -29,10 +29,11 @@ from arivox.providers.base import (
     SessionCounters,
 )
 from arivox.providers.openai.protocol import headers
-from arivox.providers.openai_live import protocol
+from arivox.providers.openai_live import phrases, protocol
 from arivox.providers.openai_live.commands import Commands, Result, Told, WentOn
 from arivox.providers.openai_live.delegations import Delegations
 from arivox.providers.openai_live.errors import PROVIDER, ErrorMessage, OptionalPart, ended
+from arivox.providers.openai_live.pulse import LOOK_S, MUTE_S, Pulse
 from arivox.providers.openai_live.speech import END_S, Edge, Speech
 from arivox.providers.openai_live.turns import Turn, Turns
 from arivox.providers.opening import Connection, expiry
@@ -50,20 +51,6 @@ _REACTION_S: Final = 0.5  # an utterance that ended sooner after a request was n
 _UNHEARD_S: Final = 2.0  # words of the agent without a sound for so long are not speech
 _REPLY_S: Final = 2.5  # the agent begins to speak of a task that is done within this time, or was not told
 _SHARES: Final = {1.0: 0.25, 0.25: 0.0}  # of the history, where the service refuses it
-
-_GREET: Final = "Greet the caller now, as your instructions say."
-_GO_ON: Final = "Speak to the caller now: go on where the conversation stands, as your instructions say."
-_DO: Final = "Do this now: "
-_DO_ALL: Final = "Do this now: what you were just told."
-_ALONE: Final = (
-    "Nobody can work on what you just handed over: there are no tools in this call. "
-    "Answer the caller now, by yourself, with what you know."
-)
-_TASK_FAILED: Final = (
-    "The task that you handed over has failed, and nothing more comes of it. Do not say that it was done."
-)
-_RETURNED: Final = "A tool that you called has returned: "
-_REMEMBER: Final = "From here on this is your task, in place of the task before it:\n"
 
 
 class LiveSession:
@@ -126,6 +113,8 @@ class LiveSession:
         self._reply_due = False  # the agent has something to speak of, and begins by itself
         self._voice_timer: asyncio.TimerHandle | None = None  # a voice is awaited
         self._refused_part: OptionalPart | None = None
+        self._pulse = Pulse()
+        self._pulse_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         connection = self._connection
@@ -145,8 +134,10 @@ class LiveSession:
         self._begun = brief.begun
         await self._open(brief)
         expires = expiry(self._expires_at)
-        if expires is not None and self._connection.ready:
-            self._on_event(expires)
+        if self._connection.ready:
+            self._feel_pulse()
+            if expires is not None:
+                self._on_event(expires)
 
     async def _open(self, brief: Brief) -> None:
         """Start the session, if need be without what it can do without. Raises ProviderError."""
@@ -168,6 +159,7 @@ class LiveSession:
                 await self._connection.open(
                     settings.openai_live_url, headers(settings.openai_api_key, "ga"), left_s, hello=hello
                 )
+                return
             except ProviderError as error:
                 if self._refused_part == "voice" and voice:
                     voice, without = "", f"OPENAI_VOICE_ID ({voice})"
@@ -187,8 +179,6 @@ class LiveSession:
                 )
                 error.fatal = False
                 self._on_event(Fault(error))
-            else:
-                return
 
     def send_audio(self, data: bytes, *, keep: bool = False) -> None:
         """Send the caller's audio; before the session has started, keep the last five seconds of it."""
@@ -202,11 +192,11 @@ class LiveSession:
         if not self._words_open:
             self._stop_awaiting_voice()  # who asks will wait
         if instructions is None:
-            self._ask(_GO_ON if self._utterances or self._begun else _GREET)
+            self._ask(phrases.GO_ON if self._utterances or self._begun else phrases.GREET)
         else:
-            *first, last = protocol.parts(instructions) or [_GO_ON]
+            *first, last = protocol.parts(instructions) or [phrases.GO_ON]
             self._append([*first, last] if first else [])
-            self._ask(_DO_ALL if first else _DO + last)
+            self._ask(phrases.DO_ALL if first else phrases.DO + last)
 
     def interrupt(self, cuts: Sequence[Cut], *, cancel: bool = False) -> None:
         """Take the utterance for ended. There is nothing to tell the model: it hears the caller as we do."""
@@ -229,7 +219,7 @@ class LiveSession:
             log.warning("the AI is not told of its tools: its session was started without any")
         text = brief.focus.strip() or brief.instructions.strip()
         if text:
-            self._append(protocol.parts(_REMEMBER + text))
+            self._append(protocol.parts(phrases.REMEMBER + text))
 
     def tool_result(self, call_id: str, output: str, *, answer: bool = True) -> None:
         """Give a tool's result; the backend model goes on when all results of its task are in.
@@ -283,9 +273,9 @@ class LiveSession:
 
     def _tell_result(self, output: str, *, answer: bool) -> None:
         """Tell the agent in words what a tool has returned, and have it speak of that."""
-        self._append(protocol.parts(_RETURNED + output))
+        self._append(protocol.parts(phrases.RETURNED + output))
         if answer:
-            self._ask(_GO_ON)
+            self._ask(phrases.GO_ON)
 
     def _task_goes_on(self) -> None:
         self._connection.tell(protocol.response_create(self._commands.sent(WentOn())))
@@ -295,6 +285,7 @@ class LiveSession:
 
     def _message(self, data: bytes | memoryview) -> None:
         self.counters.messages_in += 1
+        self._pulse.heard(time.monotonic())
         try:
             name, message = protocol.parse(data)
         except ProtocolError as error:
@@ -341,6 +332,13 @@ class LiveSession:
         self._stop_timers()
         self._tell_last_words()
         self._on_event(Fault(error))
+
+    def _feel_pulse(self) -> None:
+        if self._pulse.mute(time.monotonic()):
+            text = f"nothing has come for {MUTE_S:g} s"
+            self._lose(ProviderError(PROVIDER, text, code="mute", lost=True))
+        else:
+            self._pulse_timer = asyncio.get_running_loop().call_later(LOOK_S, self._feel_pulse)
 
     # --- the agent's voice ---
 
@@ -397,6 +395,8 @@ class LiveSession:
         self._stop_timer()
         self._stop_awaiting_voice()
         self._delegations.stop()
+        if self._pulse_timer is not None:
+            self._pulse_timer.cancel()
 
     def _utterance_over(self, item: str, status: Literal["completed", "cancelled"]) -> None:
         if self._connection.over:
@@ -517,7 +517,7 @@ class LiveSession:
     def _on_delegation(self, message: protocol.DelegationCreated) -> None:
         if message.delegation.target == "client":
             # As where a session has no tools: nobody would ever answer.
-            self._ask(_ALONE, message.delegation.id)
+            self._ask(phrases.ALONE, message.delegation.id)
         else:
             self._delegations.handed_over(message.delegation.id)
 
@@ -532,7 +532,7 @@ class LiveSession:
             self._no_answer(error)
 
     def _task_given_up(self, error: ProviderError) -> None:
-        self._append([_TASK_FAILED])
+        self._append([phrases.TASK_FAILED])
         self._no_answer(error)
 
     # --- the session ---
