@@ -35,6 +35,7 @@ from arivox.providers.openai_live.delegations import Delegations
 from arivox.providers.openai_live.errors import PROVIDER, ErrorMessage, OptionalPart, ended
 from arivox.providers.openai_live.pulse import LOOK_S, MUTE_S, Pulse
 from arivox.providers.openai_live.speech import END_S, Edge, Speech
+from arivox.providers.openai_live.start import Start
 from arivox.providers.openai_live.turns import Turn, Turns
 from arivox.providers.opening import Connection, expiry
 from arivox.providers.refusal import LASTING
@@ -50,7 +51,6 @@ _ACTIVE_S: Final = 1.0  # a caller who goes on speaking is told of this often
 _REACTION_S: Final = 0.5  # an utterance that ended sooner after a request was not the answer to it
 _UNHEARD_S: Final = 2.0  # words of the agent without a sound for so long are not speech
 _REPLY_S: Final = 2.5  # the agent begins to speak of a task that is done within this time, or was not told
-_SHARES: Final = {1.0: 0.25, 0.25: 0.0}  # of the history, where the service refuses it
 
 
 class LiveSession:
@@ -144,32 +144,16 @@ class LiveSession:
         settings = self._settings
         left_s = settings.provider_connect_timeout_s
         give_up = time.monotonic() + left_s
-        voice, share = settings.openai_voice_id, 1.0
+        key = headers(settings.openai_api_key, "ga")
+        start = Start(settings, self._law, brief)
         while True:
             self._refused_part = None
-            hello = protocol.session_start(
-                settings.openai_live_model,
-                self._law,
-                voice,
-                settings.openai_live_backend_model,
-                brief,
-                history=share,
-            )
             try:
-                await self._connection.open(
-                    settings.openai_live_url, headers(settings.openai_api_key, "ga"), left_s, hello=hello
-                )
-                return
+                await self._connection.open(settings.openai_live_url, key, left_s, hello=start.message())
             except ProviderError as error:
-                if self._refused_part == "voice" and voice:
-                    voice, without = "", f"OPENAI_VOICE_ID ({voice})"
-                elif self._refused_part == "history" and brief.history and share:
-                    share = _SHARES[share]
-                    without = "the older part of what was said" if share else "what was said before"
-                else:
-                    raise
                 left_s = give_up - time.monotonic()
-                if left_s <= 0:
+                without = start.leave_out(self._refused_part)
+                if not without or left_s <= 0:
                     raise
                 self.counters.left_out += 1
                 log.warning(
@@ -179,6 +163,8 @@ class LiveSession:
                 )
                 error.fatal = False
                 self._on_event(Fault(error))
+            else:
+                return
 
     def send_audio(self, data: bytes, *, keep: bool = False) -> None:
         """Send the caller's audio; before the session has started, keep the last five seconds of it."""
