@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from arivox import switchboard as module
+from arivox import comparison, switchboard
 from arivox.asterisk import persist
 from arivox.asterisk.messages import Application, Bridge, Channel, Dialplan, StasisEnd, StasisStart
 from arivox.call.ending import EndReason
@@ -142,11 +142,12 @@ class Desk:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BETWEEN_LISTS_S", 0.0)
-    monkeypatch.setattr(module, "_LOOK_AGAIN_S", 0.0)
-    monkeypatch.setattr(module, "_LEAVING_S", 0.0)
+    monkeypatch.setattr(comparison, "_BETWEEN_LISTS_S", 0.0)
+    monkeypatch.setattr(switchboard, "_PART_AFTER_S", 0.0)
+    monkeypatch.setattr(comparison, "_LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(comparison, "_LEAVING_S", 0.0)
     monkeypatch.setattr(persist, "delays", lambda first, most: repeat(0.0))
-    monkeypatch.setattr(module, "delays", lambda first, most: repeat(0.0))
+    monkeypatch.setattr(comparison, "delays", lambda first, most: repeat(0.0))
 
 
 async def test_caller_who_waits_is_served_as_the_dialplan_says() -> None:
@@ -180,7 +181,7 @@ async def test_caller_whose_call_ends_meanwhile_is_not_served_again(
     That they have left may be told before the call is over, after it, or never, and the events connection
     may be another by then.
     """
-    monkeypatch.setattr(module, "_LEAVING_S", 3600.0)
+    monkeypatch.setattr(comparison, "_LEAVING_S", 3600.0)
     desk = Desk()
     desk.ari.stale = stale
     desk.board.on_up()
@@ -314,7 +315,7 @@ async def test_caller_who_came_back_unheard_while_their_call_winds_up_is_served(
 
 async def test_caller_whose_entry_is_heard_of_late_is_served_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """But what is heard of later than that is another entry."""
-    monkeypatch.setattr(module, "_LATE_S", 3600.0)
+    monkeypatch.setattr(switchboard, "_LATE_S", 3600.0)
     desk = Desk()
     desk.ari.let.set()
     desk.board.on_up()

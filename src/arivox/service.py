@@ -15,7 +15,8 @@ import structlog
 
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
-from arivox.call.call import Call, CallContext
+from arivox.call.call import Call
+from arivox.call.context import CallContext
 from arivox.call.timeline import Watcher
 from arivox.conversation import prompts
 from arivox.conversation.memory.spool import Spool

@@ -10,6 +10,7 @@ import structlog
 
 from arivox.asterisk.messages import CallerId, Channel
 from arivox.call.actions import Actions, Continued
+from arivox.call.caller import Caller
 from arivox.call.ending import EndReason
 from arivox.call.timeline import Timeline
 from arivox.errors import AsteriskError, ChannelGoneError
@@ -97,11 +98,11 @@ class Desk:
         self.gone: list[bool] = []
         self.timeline = Timeline("c1")
         settings = Settings(transfer_to="peer=PJSIP/peer, queue=goto:1@queues")
-        channel = Channel("ch", caller=CallerId("", "555"))
+        caller = Caller(Channel("ch", caller=CallerId("", "555")))
         self.actions = Actions(
             settings,
             cast(Any, self.ari),
-            channel,
+            caller,
             cast(Any, self.legs),
             self.timeline,
             self.ended.append,

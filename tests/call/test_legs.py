@@ -9,6 +9,7 @@ import pytest
 
 from arivox.asterisk.messages import Channel
 from arivox.call import legs as module
+from arivox.call.caller import Caller
 from arivox.call.legs import Legs
 from arivox.errors import AsteriskError, ChannelGoneError
 from arivox.settings.destination import Destination
@@ -76,7 +77,8 @@ class Desk:
     def __init__(self, **fails: AsteriskError) -> None:
         self.ari = FakeAri(**fails)
         self.entered: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
-        self.legs = Legs(cast(Any, self.ari), Channel("caller"), "c1", lambda name: self.entered)
+        self.caller = Caller(Channel("caller"))
+        self.legs = Legs(cast(Any, self.ari), self.caller, "c1", lambda name: self.entered)
 
     async def dial(self) -> str:
         return await self.legs.dial(PEER, "", "555", 5.0)
@@ -190,7 +192,7 @@ async def test_caller_who_leaves_in_the_middle_is_left_where_they_are() -> None:
     taking = asyncio.create_task(desk.legs.take_back())
     while desk.ari.asked[-1] != "stop music":
         await asyncio.sleep(0)
-    desk.legs.caller_gone()
+    desk.caller.leave()
     desk.ari.held.set()
     await taking
     assert desk.ari.asked[-1] == "stop music"
@@ -200,7 +202,7 @@ async def test_caller_who_is_gone_is_left_where_they_are() -> None:
     """They may be in another call by now."""
     desk = Desk()
     await desk.legs.hold("ringing", "default")
-    desk.legs.caller_gone()
+    desk.caller.leave()
     asked = list(desk.ari.asked)
     await desk.legs.stop_ringing()
     await desk.legs.take_back()

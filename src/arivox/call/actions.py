@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from arivox.asterisk.client import AriClient
-from arivox.asterisk.messages import Channel
+from arivox.call.caller import Caller
 from arivox.call.ending import STATUS_VARIABLE, EndReason
 from arivox.call.legs import Answer, Legs
 from arivox.call.timeline import Timeline
@@ -86,7 +86,7 @@ class Actions:
         self,
         settings: Settings,
         ari: AriClient,
-        channel: Channel,
+        caller: Caller,
         legs: Legs,
         timeline: Timeline,
         end: Callable[[EndReason], None],
@@ -103,7 +103,7 @@ class Actions:
         self._settings = settings
         self._destinations = settings.destinations
         self._ari = ari
-        self._channel = channel
+        self._caller = caller
         self._legs = legs
         self._timeline = timeline
         self._end = end
@@ -203,11 +203,11 @@ class Actions:
         self.voice.tell(f"It failed: {problem}. The caller is back with you: tell them, and go on.")
 
     async def _leave(self, destination: Destination, number: str, summary: str) -> None:
-        await self._ari.set_variable(self._channel.id, STATUS_VARIABLE, EndReason.TRANSFERRED.value)
-        await self._ari.set_variable(self._channel.id, SUMMARY_VARIABLE, summary)
+        await self._ari.set_variable(self._caller.id, STATUS_VARIABLE, EndReason.TRANSFERRED.value)
+        await self._ari.set_variable(self._caller.id, SUMMARY_VARIABLE, summary)
         self._let_go(True)
         try:
-            await self._ari.continue_in_dialplan(self._channel.id, destination.context, number)
+            await self._ari.continue_in_dialplan(self._caller.id, destination.context, number)
         except BaseException:
             self._let_go(False)  # broken off, too: somebody must still see to them
             raise
@@ -216,7 +216,7 @@ class Actions:
     async def _dial(self, destination: Destination, number: str, summary: str) -> None:
         # Who is connected at once hears it ring; who must wait for a talk hears music.
         await self._legs.hold("music" if summary else "ringing", self._settings.hold_music)
-        caller_id = self._settings.transfer_caller_id or self._channel.caller.number
+        caller_id = self._settings.transfer_caller_id or self._caller.number
         answer = await self._legs.dial(destination, number, caller_id, self._settings.transfer_ring_s)
         self._timeline.add("transfer.answer", to=destination.name, answer=answer)
         if answer != "answered":
@@ -289,7 +289,7 @@ class Actions:
             raise ToolError("when must be a date and time as YYYY-MM-DD HH:MM") from None
         if when <= self._now():
             raise ToolError(f"{arguments['when']} is over; now it is {self._now():%Y-%m-%d %H:%M}")
-        number = arguments.get("number", self._channel.caller.number)
+        number = arguments.get("number", self._caller.number)
         if not number:
             raise ToolError("the caller's number is withheld: ask for the number to call")
         about = f", about {arguments['about']}" if "about" in arguments else ""

@@ -1,58 +1,75 @@
-"""What the line itself tells of the caller's voice, beside what the AI says of it. Pure.
-
-By level alone: good enough to tell that a caller who is said to speak does not, or that one who spoke was not
-heard. Whether a sound is a word the AI decides.
-"""
+"""What the AI and the recorder may hear of the caller."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from arivox.audio.format import PTIME_MS
-from arivox.audio.g711 import Law
-from arivox.audio.voice import ONSET_FRAMES, quiet_codes
-
-_PAUSE_FRAMES: Final = 1000 // PTIME_MS  # a longer one ends what was being said
-_ECHO_FRAMES: Final = 800 // PTIME_MS  # so long after the agent's sound its echo may come back
+from arivox.audio.format import ALAW, AudioFormat
+from arivox.audio.g711 import Law, decode, encode
+from arivox.audio.level import Leveller
+from arivox.media.recorder import Recorder
+from arivox.settings.settings import Settings
 
 
 class Ear:
-    """The caller's frames of one ptime in G.711, as they come."""
+    """The caller's sound, brought to one level, on its way to the AI; silence while nobody may hear it.
 
-    def __init__(self, law: Law) -> None:
-        self.said_s = 0.0
-        """Seconds of voice in what the caller said last, or is saying."""
-        self.began_at = 0
-        """What ``signs`` was when it began."""
-        self._quiet_codes = quiet_codes(law)
-        self._loud = 0  # frames in a row
-        self._quiet = 0  # frames since the last voice
-        self._agent = _ECHO_FRAMES  # frames since the agent could be heard
+    ``private`` tells whether the caller keys in something secret, ``deaf`` whether the AI must not hear the
+    line.
+    """
 
-    @property
-    def quiet_s(self) -> float:
-        """Return the seconds since the last voice, of sound that came."""
-        return self._quiet * PTIME_MS / 1000
+    def __init__(
+        self,
+        settings: Settings,
+        audio: AudioFormat,
+        hear: Callable[[bytes], None],
+        private: Callable[[], bool],
+        deaf: Callable[[], bool],
+    ) -> None:
+        self._hear = hear
+        self._private = private
+        self._deaf = deaf
+        self._silence: Final = audio.silence
+        self._law: Law = "alaw" if audio is ALAW else "ulaw"
+        self._leveller = (
+            Leveller(settings.target_rms, settings.min_rms, settings.max_gain)
+            if settings.target_rms
+            else None
+        )
 
-    def add(self, frame: bytes, *, agent: bool, signs: int) -> None:
-        """Take the next frame; ``agent``: the agent is to be heard; ``signs``: messages of the AI so far."""
-        self._agent = 0 if agent else self._agent + 1
-        if not frame.translate(None, self._quiet_codes):
-            self._loud = 0
-            self._quiet += 1
-            return
-        self._loud += 1
-        if self._loud < ONSET_FRAMES:
-            self._quiet += 1
-            return
-        if self._agent < _ECHO_FRAMES:
-            return  # it may be the agent's own voice: neither speech nor silence
-        if self._quiet > _PAUSE_FRAMES:
-            self.said_s = 0.0
-            self.began_at = signs
-        self._quiet = 0
-        self.said_s += PTIME_MS / 1000
+    def take(self, data: bytes) -> None:
+        """Take the caller's sound."""
+        if self._private() or self._deaf():
+            data = self.silent(data)
+        if self._leveller is not None:
+            data = encode(self._leveller.process(decode(data, self._law)), self._law)
+        self._hear(data)
 
-    def forget(self) -> None:
-        """Take what was said for dealt with."""
-        self.said_s = 0.0
+    def silent(self, audio: bytes) -> bytes:
+        """Return as much silence."""
+        return self._silence * (len(audio) // len(self._silence))
+
+    def tap(self, recorder: Recorder) -> Discreet:
+        """Return a tap for the recorder."""
+        return Discreet(recorder, self)
+
+    def discreet(self, audio: bytes) -> bytes:
+        """Return the sound, or silence while the caller keys in something secret."""
+        return self.silent(audio) if self._private() else audio
+
+
+class Discreet:
+    """A tap for the recorder that hears nothing while the caller keys in something secret."""
+
+    def __init__(self, recorder: Recorder, ear: Ear) -> None:
+        self._recorder = recorder
+        self._ear = ear
+
+    def caller(self, audio: bytes) -> None:
+        """Take the caller's sound."""
+        self._recorder.caller(self._ear.discreet(audio))
+
+    def agent(self, audio: bytes) -> None:
+        """Take the agent's sound."""
+        self._recorder.agent(audio)

@@ -14,9 +14,9 @@ import structlog
 from arivox.audio.format import AudioFormat
 from arivox.audio.g711 import Law
 from arivox.call.actions import Actions
-from arivox.call.ear import Ear
 from arivox.call.ending import EndReason
 from arivox.call.farewell import Farewell
+from arivox.call.listener import Listener
 from arivox.call.outcomes import Outcomes
 from arivox.call.owed import Do, How, Owed, State, Step, Terms
 from arivox.call.sessions.sessions import Sessions
@@ -119,7 +119,7 @@ class Exchange:
         now = time.monotonic()
         self._watchdog = Watchdog(Limits.of(settings), now)
         self._owed = Owed(Terms.of(settings), turns=self.session.capabilities.turns)
-        self._ear = Ear(cast(Law, audio.law or "ulaw"))
+        self._listener = Listener(cast(Law, audio.law or "ulaw"))
         self._farewell = Farewell(settings.goodbye_before_s)
         self._sounded = False  # the present answer was heard, or did something
         self._turn_ended_ms: int | None = None
@@ -150,7 +150,7 @@ class Exchange:
 
     def hear(self, frame: bytes) -> None:
         """Take the next frame of the caller's sound."""
-        self._ear.add(frame, agent=self.playout.playing, signs=self.session.messages_in)
+        self._listener.add(frame, agent=self.playout.playing, signs=self.session.messages_in)
         self.session.send_audio(frame)
 
     def key(self, digit: str) -> None:
@@ -450,14 +450,14 @@ class Exchange:
 
     def _see_to_the_ai(self, now: float) -> None:
         """See to an AI that owes an answer, that is deaf, or whose session ends soon."""
-        ear, signs, playing = self._ear, self.session.messages_in, self.playout.playing
-        if ear.said_s >= _UNHEARD_VOICE_S and ear.quiet_s >= _UNHEARD_AFTER_S:
-            deaf = signs == ear.began_at and not (playing or self._away or self._outcomes.awaited)
+        line, signs, playing = self._listener, self.session.messages_in, self.playout.playing
+        if line.said_s >= _UNHEARD_VOICE_S and line.quiet_s >= _UNHEARD_AFTER_S:
+            deaf = signs == line.began_at and not (playing or self._away or self._outcomes.awaited)
             if deaf and not self._owed.open and now - self._unheard_at >= _UNHEARD_AGAIN_S:
                 self._unheard_at = now
                 self._owed.unheard(now)
-            ear.forget()
-        step = self._owed.due(now, signs, quiet_s=ear.quiet_s, voiced=ear.said_s > 0, playing=playing)
+            line.forget()
+        step = self._owed.due(now, signs, quiet_s=line.quiet_s, voiced=line.said_s > 0, playing=playing)
         if step is not None:
             self._take(step)
         elif now >= self._leave_at and self._nothing_goes_on:
@@ -468,7 +468,7 @@ class Exchange:
     def _nothing_goes_on(self) -> bool:
         owed = self._owed
         busy = self.session.busy or self.playout.playing or self._outcomes.awaited
-        return not (busy or owed.open or owed.caller_speaks) and self._ear.quiet_s >= _QUIET_S
+        return not (busy or owed.open or owed.caller_speaks) and self._listener.quiet_s >= _QUIET_S
 
     def _take(self, step: Step) -> None:
         """Do what the AI's silence asks for."""

@@ -15,6 +15,7 @@ import structlog
 from arivox.asterisk.client import AriClient
 from arivox.asterisk.messages import Channel
 from arivox.asterisk.persist import attempt
+from arivox.call.caller import Caller
 from arivox.errors import AsteriskError, ChannelGoneError
 from arivox.settings.destination import Destination
 
@@ -35,7 +36,7 @@ class Legs:
     def __init__(
         self,
         ari: AriClient,
-        channel: Channel,
+        caller: Caller,
         call_id: str,
         expect_channel: Callable[[str], asyncio.Future[Channel]],
     ) -> None:
@@ -44,10 +45,9 @@ class Legs:
         self.on_hold = False
         self.untidy = False
         """Somebody who was dialled could not be hung up."""
-        self._caller_gone = False
         self._media_away = False
         self._ari = ari
-        self._channel = channel
+        self._caller = caller
         self._expect_channel = expect_channel
         self._dialled = 0
         self._out = ""  # the channel of the party that was dialled
@@ -73,37 +73,33 @@ class Legs:
             return
         # Before the requests: Asterisk may do what it never answers.
         self.on_hold = True
-        await self._ari.remove_from_bridge(self.bridge_id, self._channel.id)
-        if self._caller_gone:
+        await self._ari.remove_from_bridge(self.bridge_id, self._caller.id)
+        if not self._caller.present:
             return
         if sound == "music":
-            await self._ari.start_music(self._channel.id, music)
+            await self._ari.start_music(self._caller.id, music)
         else:
             self._rings += 1
             self._ringing = f"{self.bridge_id}-ring{self._rings}"
-            await self._ari.play(self._channel.id, "tone:ring", self._ringing)
+            await self._ari.play(self._caller.id, "tone:ring", self._ringing)
 
     async def unhold(self) -> None:
         """Bring the caller back into the bridge."""
-        if not self.on_hold or self._caller_gone:
+        if not self.on_hold or not self._caller.present:
             return
         if self._ringing:
             await self.stop_ringing()
         else:
-            await self._gone_is_fine(self._ari.stop_music(self._channel.id))
-        if not self._caller_gone:  # they may have come back meanwhile, into another call
-            await self._ari.add_to_bridge(self.bridge_id, self._channel.id)
+            await self._gone_is_fine(self._ari.stop_music(self._caller.id))
+        if self._caller.present:  # they may have come back meanwhile, into another call
+            await self._ari.add_to_bridge(self.bridge_id, self._caller.id)
             self.on_hold = False
 
     async def stop_ringing(self) -> None:
         """Stop what the caller hears while somebody is dialled; until then they cannot be sent anywhere."""
-        if self._ringing and not self._caller_gone:
+        if self._ringing and self._caller.present:
             await self._gone_is_fine(self._ari.stop_playback(self._ringing))
             self._ringing = ""
-
-    def caller_gone(self) -> None:
-        """Hear that the caller left: wherever they are now, nothing is to be done to them."""
-        self._caller_gone = True
 
     async def take_back(self) -> None:
         """Let the caller and the AI hear each other again, whatever was under way."""
@@ -125,7 +121,7 @@ class Legs:
                 out,
                 destination.dial_string(number),
                 caller_id=caller_id,
-                originator=self._channel.id,
+                originator=self._caller.id,
                 timeout_s=ring_s,
             )
         )
@@ -189,7 +185,7 @@ class Legs:
 
     async def send_dtmf(self, digits: str) -> None:
         """Press keys towards the caller's side."""
-        await self._ari.send_dtmf(self._channel.id, digits)
+        await self._ari.send_dtmf(self._caller.id, digits)
 
     async def _gone_is_fine(self, request: Awaitable[None]) -> None:
         try:
