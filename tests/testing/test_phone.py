@@ -20,6 +20,7 @@ from arivox.testing.mediasocket import MediaSocket
 from arivox.testing.pacer import Pacer
 from arivox.testing.phone import AnswerPlan, SipPhone
 from arivox.testing.recording import PATIENT_MS
+from arivox.testing.sdp import Direction
 
 NOWHERE = ("127.0.0.1", 9)
 FREQ = 1013.0
@@ -145,6 +146,24 @@ async def test_hold_silences_both_sides_until_it_ends(alice: SipPhone, bob: SipP
     assert await alice.unhold() == 200
     await bob.wait_heard(predicate=lambda _: True)
     await alice.wait_heard(predicate=lambda _: True)
+
+
+@pytest.mark.parametrize(("direction", "answer"), [("sendonly", "recvonly"), ("inactive", "inactive")])
+async def test_hold_offers_a_direction_and_sends_nothing(
+    alice: SipPhone, bob: SipPhone, direction: Direction, answer: Direction
+) -> None:
+    await alice.call("bob")
+    await bob.wait_heard(-130.0, predicate=lambda _: True)
+    assert await alice.hold(direction) == 200
+    assert bob.remote is not None
+    assert alice.remote is not None
+    assert (bob.remote.direction, alice.remote.direction) == (direction, answer)
+    sent = len(alice.sent)
+    with pytest.raises(TimeoutError):
+        await bob.wait_heard(predicate=lambda _: True, timeout=0.1)
+    assert len(alice.sent) == sent
+    assert await alice.unhold() == 200
+    await bob.wait_heard(predicate=lambda _: True)
 
 
 async def test_transfer_is_recorded_and_reported(alice: SipPhone, bob: SipPhone) -> None:

@@ -203,3 +203,12 @@ def test_garbled_description_parses_or_raises_protocol_error(lines: list[str]) -
 def test_description_without_audio_or_address_is_refused(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         sdp.parse(body)
+
+
+def test_codec_that_a_phone_does_not_speak_is_offered_first() -> None:
+    body = SessionDescription("127.0.0.1", 4000, ("ulaw",), foreign=sdp.G729).encode()
+    lines = body.decode().splitlines()
+    assert "m=audio 4000 RTP/AVP 18 0 101" in lines
+    assert lines.index("a=rtpmap:18 G729/8000") < lines.index("a=rtpmap:0 PCMU/8000")
+    read = sdp.parse(body)
+    assert (read.laws, read.formats) == (("ulaw",), (18, 0, 101))

@@ -11,6 +11,7 @@ from arivox.audio import g711
 from arivox.errors import ArivoxError
 from arivox.testing import signal, talker
 from arivox.testing.recording import RtpPacket
+from arivox.testing.sdp import G729
 from arivox.testing.talker import Talker
 
 
@@ -178,3 +179,11 @@ def test_stream_jumps_and_changes_its_source() -> None:
 def test_what_is_not_sound_is_refused(pcm: g711.Pcm) -> None:
     with pytest.raises(ValueError, match="int16"):
         make().play(pcm)
+
+
+def test_codec_that_is_not_spoken_fills_every_packet() -> None:
+    phone = make(foreign=G729)
+    phone.play(np.full(800, 1000, np.int16))
+    packets = [packet for number in range(3) for packet in phone.tick(number / 50)[1]]
+    assert [(packet.payload_type, packet.payload) for packet in packets] == [(18, bytes(20))] * 3
+    assert packets[1].timestamp - packets[0].timestamp & 0xFFFFFFFF == 160

@@ -278,6 +278,19 @@ def test_transfer_is_asked_for_and_reported() -> None:
     assert (event.request.get("Subscription-State") or "").startswith("terminated")
 
 
+def test_transfer_to_another_call_names_it_as_the_peer_sees_it() -> None:
+    """RFC 3891: to-tag is the peer's own. It travels as an escaped header of the address (RFC 3261)."""
+    wire, other = connected(), connected()
+    call_id, to_tag, from_tag = other.alice.replaces.split(";")
+    assert other.bob.replaces.split(";")[0] == call_id
+    mirrored = [other.bob.replaces.split(";")[index].partition("=")[2] for index in (2, 1)]
+    assert [to_tag, from_tag] == [f"to-tag={mirrored[0]}", f"from-tag={mirrored[1]}"]
+    wire.bob.refer("sip:601@127.0.0.1", wire.now, other.alice.replaces)
+    wire.deliver()
+    tags = f"%3Bto-tag%3D{mirrored[0]}%3Bfrom-tag%3D{mirrored[1]}"
+    assert wire.events["alice"][-1] == useragent.Referred(f"sip:601@127.0.0.1?Replaces={call_id}{tags}")
+
+
 @given(
     st.integers(0, 4),
     st.integers(0, 12),

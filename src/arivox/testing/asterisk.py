@@ -49,7 +49,8 @@ class AsteriskInstance:
 
     Dialplan of its phones: 600 echoes, 601 hums 1004 Hz, 700 enters the Stasis application ``app``, 701 the
     same with the arguments ``some`` and ``args``, 702 with the call answered before, 703 without a fallback
-    after it. Where the application fails 700, 701 or 702, they answer and play 1004 Hz for two seconds.
+    after it. Where the application fails 700, 701 or 702, they answer and play 1004 Hz for two seconds. 730
+    calls ``PJSIP/peer``.
 
     Who calls from 127.0.0.1 needs no password, and may offer mu-law, A-law and G.722; with From user
     ``alawphone`` A-law alone. A softphone registers as ``phone_user`` with ``phone_password``, over UDP or

@@ -25,7 +25,7 @@ from arivox.testing.listener import Listener
 from arivox.testing.mediasocket import MediaSocket
 from arivox.testing.pacer import Pacer, Subscription
 from arivox.testing.recording import Recording, RtpPacket
-from arivox.testing.sdp import Direction, SessionDescription
+from arivox.testing.sdp import Direction, Foreign, SessionDescription
 from arivox.testing.sip import Request
 from arivox.testing.talker import Talker, Utterance
 from arivox.testing.useragent import Address, UserAgent
@@ -58,7 +58,8 @@ class SipPhone(Listener):
     Entering raises SettingsError where ``host`` and ``port`` cannot be bound.
 
     ``codecs`` are offered in this order; the first that the peer takes is spoken. ``port`` 0 is a free port.
-    ``plan`` is what it does with calls that come in. Attributes of the current or last call:
+    ``plan`` is what it does with calls that come in. ``foreign`` is a codec that it offers first; where it is
+    agreed on, the phone sends and hears nothing but noise. Attributes of the current or last call:
 
     - ``state``: "down", "calling", "ringing" (either way), "up".
     - ``received``, ``sent``: RTP packets in order of arrival and of speaking (before any impairment).
@@ -83,6 +84,7 @@ class SipPhone(Listener):
         port: int = 0,
         ptime_ms: int = 20,
         plan: AnswerPlan = NO_ANSWER,
+        foreign: Foreign | None = None,
     ) -> None:
         super().__init__()
         self.user = user
@@ -100,6 +102,7 @@ class SipPhone(Listener):
         self._server, self._host, self._port = server, host, port
         self._password, self._display = password, display
         self._codecs = codecs
+        self._foreign = foreign
         self._registered = False
         self._unclaimed = False
         self._version = 0
@@ -225,9 +228,12 @@ class SipPhone(Listener):
         self._do(lambda now: self._agent.respond(request, status, now))
         self._end()
 
-    async def hold(self, timeout: float = 5.0) -> int:
-        """Hold the call (re-INVITE, sendonly); nothing is sent meanwhile. Return the SIP status."""
-        return await self._reinvite("sendonly", timeout)
+    async def hold(self, direction: Direction = "sendonly", timeout: float = 5.0) -> int:
+        """Hold the call (re-INVITE); nothing is sent meanwhile. Return the SIP status.
+
+        ``direction`` "inactive" is what phones offer that have no music for the peer.
+        """
+        return await self._reinvite(direction, timeout)
 
     async def unhold(self, timeout: float = 5.0) -> int:
         """Take the call back from hold. Return the SIP status."""
@@ -237,6 +243,20 @@ class SipPhone(Listener):
         """Ask the peer to transfer the call to ``extension`` (REFER). Return the SIP status."""
         target = f"sip:{extension}@{self._server[0]}:{self._server[1]}"
         return await self._ask("REFER", lambda now: self._agent.refer(target, now), timeout)
+
+    async def refer_to(self, other: SipPhone, extension: str, timeout: float = 5.0) -> int:
+        """Ask the peer to connect it with whom ``other`` talks to, at ``extension`` (REFER with Replaces).
+
+        Both are calls of one peer, as the two lines of one telephone. Return the SIP status.
+        """
+        target = f"sip:{extension}@{self._server[0]}:{self._server[1]}"
+        replaces = other.replaces
+        return await self._ask("REFER", lambda now: self._agent.refer(target, now, replaces), timeout)
+
+    @property
+    def replaces(self) -> str:
+        """The value of a Replaces header that names this phone's call to the peer."""
+        return self._agent.replaces
 
     def report_transfer(self, status: int) -> None:
         """Tell the peer how the call stands that it asked for (REFER): the SIP status of its INVITE."""
@@ -284,6 +304,7 @@ class SipPhone(Listener):
             direction=self._direction,
             ptime_ms=self.talker.ptime_ms,
             version=self._version,
+            foreign=self._foreign,
         )
 
     def _ringing_request(self) -> Request:
@@ -447,9 +468,13 @@ class SipPhone(Listener):
     def _take_media(self, remote: SessionDescription) -> None:
         self.remote = remote
         law = next((law for law in remote.laws if law in self._codecs), None)
-        if law is None:
+        foreign = self._foreign
+        if foreign is not None and remote.formats[:1] == (foreign.payload_type,):
+            self.talker.foreign = foreign
+        elif law is None:
             raise ProtocolError("SDP", f"the peer takes {remote.laws}, this phone speaks {self._codecs}")
-        self.talker.law = law
+        else:
+            self.talker.law, self.talker.foreign = law, None
         self.talker.event_type = self.event_type = remote.event_type
         if self._pace is None:
             self._pace = Pacer.running().subscribe(self._tick, self.talker.ptime_ms)
@@ -457,7 +482,7 @@ class SipPhone(Listener):
     def _tick(self) -> None:
         remote = self.remote
         wanted = remote is not None and remote.port and remote.direction in ("sendrecv", "recvonly")
-        if self._pace is None or remote is None or not wanted or self._direction == "sendonly":
+        if self._pace is None or remote is None or not wanted or self._direction in ("sendonly", "inactive"):
             return
         said, wire = self.talker.tick(time.monotonic())
         self.sent += said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast, get_args
 
 from arivox.audio.g711 import Law
@@ -25,10 +25,24 @@ _MIRROR: Final[dict[Direction, Direction]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """A codec that a phone agrees on and does not speak: each of its packets holds ``packet``."""
+
+    payload_type: int
+    name: str
+    """Name and clock as in ``a=rtpmap``, such as ``G729/8000``."""
+    packet: bytes
+
+
+G729: Final = Foreign(18, "G729/8000", bytes(20))
+
+
+@dataclass(frozen=True, slots=True)
 class SessionDescription:
     """One audio stream of G.711, with telephone events (RFC 4733) where ``event_type`` is not None.
 
-    ``laws`` are in order of preference; ``direction`` is seen from whoever wrote the description.
+    ``laws`` are in order of preference; ``direction`` is seen from whoever wrote the description. ``foreign``
+    is offered before them. ``formats`` are the payload types of a description that was read.
     """
 
     address: str
@@ -38,11 +52,16 @@ class SessionDescription:
     direction: Direction = "sendrecv"
     ptime_ms: int = 20
     version: int = 1
+    foreign: Foreign | None = None
+    formats: tuple[int, ...] = field(default=(), compare=False)
 
     def encode(self) -> bytes:
         """Return the body of content type application/sdp."""
         formats = [str(PAYLOAD_TYPES[law]) for law in self.laws]
         attributes = [f"a=rtpmap:{PAYLOAD_TYPES[law]} {_NAMES[law]}/8000" for law in self.laws]
+        if self.foreign is not None:
+            formats.insert(0, str(self.foreign.payload_type))
+            attributes.insert(0, f"a=rtpmap:{self.foreign.payload_type} {self.foreign.name}")
         if self.event_type is not None:
             formats.append(str(self.event_type))
             attributes += [
@@ -101,6 +120,7 @@ def parse(body: bytes) -> SessionDescription:
         direction=direction,
         ptime_ms=int(ptime) if ptime else 20,
         version=int(version) if version else 1,
+        formats=tuple(map(int, media[2].split())),
     )
 
 

@@ -20,7 +20,7 @@ from arivox.audio.g711 import Law, Pcm
 from arivox.errors import ArivoxError
 from arivox.testing.listener import DIGITS
 from arivox.testing.recording import RATE, RtpPacket
-from arivox.testing.sdp import PAYLOAD_TYPES
+from arivox.testing.sdp import PAYLOAD_TYPES, Foreign
 
 # RFC 4733 section 2.5.1.4: the last packet of an event goes out three times.
 _END_PACKETS: Final = 3
@@ -115,7 +115,7 @@ class Talker:
     ``random`` makes its identifiers. ``muted`` sends nothing at all, and what is queued waits.
     ``discontinuous`` sends speech but no silence, as a phone with silence suppression. In both the timestamp
     goes on with the clock. ``paused`` sends nothing either, and the timestamp stands still meanwhile, as at
-    trunks that put a call on hold.
+    trunks that put a call on hold. With ``foreign`` nothing is spoken: its packet is sent instead.
     """
 
     law: Law = "ulaw"
@@ -126,6 +126,7 @@ class Talker:
     discontinuous: bool = False
     paused: bool = False
     impairment: Impairment | None = None
+    foreign: Foreign | None = None
     ssrc: int = 0
     sequence: int = 0
     timestamp: int = 0
@@ -203,7 +204,8 @@ class Talker:
         """
         if self.paused:
             return [], []
-        payload_type, payload, timestamp = PAYLOAD_TYPES[self.law], b"", self.timestamp
+        payload_type = self.foreign.payload_type if self.foreign is not None else PAYLOAD_TYPES[self.law]
+        payload, timestamp = b"", self.timestamp
         marker, repeats = False, 1
         if not self.muted:
             if self._digits and self._digits[0].event is not None:
@@ -263,6 +265,8 @@ class Talker:
                 self._digits_done.set()
 
     def _next_audio(self, now: float) -> bytes:
+        if self.foreign is not None:
+            return self.foreign.packet
         payload = bytearray()
         while self._speech and len(payload) < self.samples:
             speech = self._speech[0]

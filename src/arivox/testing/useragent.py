@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote
 
 from arivox.testing import sip
 from arivox.testing.sip import Header, Request, Response
@@ -193,10 +194,24 @@ class UserAgent:
         """End the running call."""
         self._request(self._confirmed(), "BYE", now)
 
-    def refer(self, target: str, now: float) -> None:
-        """Ask the peer to call ``target``, a SIP URI."""
-        headers = [("Refer-To", f"<{target}>"), ("Referred-By", f"<sip:{self.user}@{self.local[0]}>")]
+    def refer(self, target: str, now: float, replaces: str = "") -> None:
+        """Ask the peer to call ``target``, a SIP URI (RFC 3515).
+
+        ``replaces``, the ``replaces`` of an agent of the same peer, connects it with whom that one talks to.
+        """
+        # A header of the request to be sent, escaped as RFC 3261 section 19.1.1 wants it.
+        header = f"?Replaces={quote(replaces, safe='')}" if replaces else ""
+        headers = [("Refer-To", f"<{target}{header}>")]
+        headers.append(("Referred-By", f"<sip:{self.user}@{self.local[0]}>"))
         self._request(self._confirmed(), "REFER", now, headers=headers)
+
+    @property
+    def replaces(self) -> str:
+        """Return the value of Replaces that names the running call to the peer (RFC 3891 section 6.1)."""
+        dialog = self._confirmed()
+        # The tags are named as the peer sees them: its own is to-tag.
+        theirs, ours = sip.parameter(dialog.remote, "tag"), sip.parameter(dialog.local, "tag")
+        return f"{dialog.call_id};to-tag={theirs};from-tag={ours}"
 
     def notify(self, status: int, now: float) -> None:
         """Report ``status`` of the call we were asked to make (RFC 3515 section 2.4.5)."""
