@@ -13,7 +13,15 @@ import structlog
 
 from arivox import comparison, switchboard
 from arivox.asterisk import persist
-from arivox.asterisk.messages import Application, Bridge, Channel, Dialplan, StasisEnd, StasisStart
+from arivox.asterisk.messages import (
+    Application,
+    Bridge,
+    Channel,
+    ChannelHangupRequest,
+    Dialplan,
+    StasisEnd,
+    StasisStart,
+)
 from arivox.call.ending import EndReason
 from arivox.errors import AsteriskError
 from arivox.switchboard import Switchboard
@@ -89,14 +97,20 @@ class FakeCall:
         self.bridge_id = f"arivox-1{number:07d}"
         self.media_id = f"{self.bridge_id}-media"
         self.leg_ids: tuple[str, ...] = ()
-        self.legs = SimpleNamespace(out_id="")
+        self.legs: Any = SimpleNamespace(out_id="")
+        self.legs.out_replaced = lambda name: setattr(self.legs, "out_id", name)
+        self.line = SimpleNamespace(hold=lambda: None, unhold=lambda: None, state=lambda channel: None)
         self.channel = channel
         self.args = tuple(args)
+        self.replaced: Channel | None = None
         self.over = asyncio.Event()
         self.gone: list[str] = []
 
     async def run(self) -> None:
         await self.over.wait()
+
+    def caller_replaced(self, channel: Channel) -> None:
+        self.channel = channel
 
     def caller_gone(self) -> None:
         self.released = True
@@ -117,8 +131,9 @@ class Desk:
         self.calls: list[FakeCall] = []
         self.board = Switchboard(self.ari, self._new_call, max_calls)  # type: ignore[arg-type]
 
-    def _new_call(self, channel: Channel, args: Sequence[str]) -> Any:
+    def _new_call(self, channel: Channel, args: Sequence[str], replaced: Channel | None) -> Any:
         self.calls.append(FakeCall(channel, args, len(self.calls) + 1))
+        self.calls[-1].replaced = replaced
         return self.calls[-1]
 
     async def served(self, count: int) -> None:
@@ -140,10 +155,15 @@ class Desk:
         await self.settle(but=but)
 
 
+SUCCESSOR = Channel("1.2", "Local/601@from-sip-0;1", state="Down", dialplan=Dialplan(exten="601"))
+TAKES_OVER = StasisStart(timestamp="", channel=SUCCESSOR, replace_channel=CALLER)
+
+
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "_BETWEEN_LISTS_S", 0.0)
     monkeypatch.setattr(switchboard, "_PART_AFTER_S", 0.0)
+    monkeypatch.setattr(switchboard, "_LOOK_S", 0.0)
     monkeypatch.setattr(comparison, "_LOOK_AGAIN_S", 0.0)
     monkeypatch.setattr(comparison, "_LEAVING_S", 0.0)
     monkeypatch.setattr(persist, "delays", lambda first, most: repeat(0.0))
@@ -649,3 +669,110 @@ async def test_caller_and_legs_that_are_gone_together_have_hung_up() -> None:
     desk.ari.here.clear()
     await desk.compares(but=1)
     assert call.gone == ["caller", call.media_id]
+
+
+@pytest.mark.parametrize("first", ["the new one enters", "the old one leaves"])
+async def test_call_goes_on_with_whom_the_telephone_puts_in_the_caller_s_place(first: str) -> None:
+    """Also where every place is taken: it is no new call."""
+    desk = Desk(max_calls=1)
+    desk.board.on_event(ENTERS)
+    for event in (TAKES_OVER, LEAVES) if first == "the new one enters" else (LEAVES, TAKES_OVER):
+        desk.board.on_event(event)
+    (call,) = desk.calls
+    assert (call.gone, call.channel) == ([], SUCCESSOR)
+    assert [one.id for one in desk.board.calls] == [call.id]
+    await desk.settle(but=1)
+    assert (call.gone, desk.ari.sent_on, desk.ari.hung_up) == ([], [], [])
+    desk.board.on_event(ChannelHangupRequest(channel=SUCCESSOR))
+    assert call.gone == ["caller"]
+
+
+async def test_caller_who_leaves_without_a_hang_up_and_is_not_replaced_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(switchboard, "_SUCCESSOR_S", 0.0)
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    desk.board.on_event(LEAVES)
+    async with asyncio.timeout(5):
+        while not desk.calls[0].gone:
+            await asyncio.sleep(0)
+
+
+async def test_telephone_that_does_not_hang_up_after_its_transfer_is_hung_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(switchboard, "_SEE_OFF_S", 0.0)
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    desk.board.on_event(TAKES_OVER)
+    await desk.settle(but=1)
+    assert desk.ari.hung_up == [CALLER.id]
+    assert desk.calls[0].gone == []
+
+
+@pytest.mark.parametrize("known", ["never", "over"])
+async def test_who_takes_the_place_of_somebody_unknown_is_served_as_the_dialplan_said(known: str) -> None:
+    """Of the one who is replaced: the channel that comes was not sent here by a dialplan."""
+    desk = Desk()
+    if known == "over":
+        desk.board.on_event(ENTERS)
+        desk.calls[0].released = True
+    desk.board.on_event(TAKES_OVER)
+    call = desk.calls[-1]
+    assert (call.channel.id, call.channel.state, call.args) == ("1.2", "Down", ("provider=gemini",))
+    assert call.channel.dialplan == CALLER.dialplan
+    assert call.replaced == CALLER
+
+
+async def test_who_takes_the_place_of_somebody_unknown_is_hung_up_where_nobody_can_serve_them() -> None:
+    """In the dialplan the other half of their channel would be connected with itself."""
+    desk = Desk(max_calls=0)
+    desk.board.connected.set()
+    desk.board.on_event(TAKES_OVER)
+    await desk.settle()
+    assert (desk.ari.sent_on, desk.ari.hung_up) == ([], [SUCCESSOR.id])
+
+
+@pytest.mark.parametrize("replaced", [CALLER, OUT])
+async def test_pair_of_which_one_is_replaced_goes_on(replaced: Channel) -> None:
+    desk = Desk()
+    desk.board.connect(PAIR, CALLER.id, OUT.id)
+    desk.board.on_event(StasisStart(channel=SUCCESSOR, replace_channel=replaced))
+    desk.board.on_event(StasisEnd(channel=replaced))
+    await desk.settle()
+    assert (desk.calls, desk.ari.hung_up, desk.board.pairs) == ([], [], 1)
+    desk.board.connected.set()
+    stays = OUT if replaced is CALLER else CALLER
+    desk.board.on_event(StasisEnd(channel=SUCCESSOR))
+    await desk.settle()
+    assert (desk.ari.hung_up, desk.board.pairs) == ([stays.id], 0)
+
+
+async def test_colleague_whose_telephone_hands_the_ai_on_is_replaced() -> None:
+    """Before the caller and they were connected."""
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    (call,) = desk.calls
+    out = Channel(f"{call.bridge_id}-out1")
+    call.legs.out_id = out.id
+    desk.board.on_event(StasisStart(channel=SUCCESSOR, replace_channel=out))
+    assert (call.legs.out_id, len(desk.calls)) == (SUCCESSOR.id, 1)
+    desk.board.on_event(StasisEnd(channel=SUCCESSOR))
+    assert call.gone == [SUCCESSOR.id]
+
+
+@pytest.mark.parametrize("stays", [False, True])
+async def test_successor_who_was_not_heard_of_is_found_in_the_call_s_bridge(stays: bool) -> None:
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    (call,) = desk.calls
+    desk.ari.here = [SUCCESSOR.id, call.media_id, *([CALLER.id] if stays else [])]
+    desk.ari.bridged[call.bridge_id] = [SUCCESSOR.id, call.media_id]
+    desk.ari.let.set()
+    desk.board.on_up()
+    async with asyncio.timeout(5):
+        while call.channel.id != SUCCESSOR.id:
+            await asyncio.sleep(0)
+    assert (call.gone, desk.calls) == ([], [call])
+    desk.board.on_down()

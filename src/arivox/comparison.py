@@ -46,6 +46,9 @@ class Board(Protocol):
     def admit(self, channel: Channel, args: Sequence[str]) -> None:
         """Serve a caller, or send them on."""
 
+    def replace(self, call: Call, channel: Channel) -> None:
+        """Go on with a call whose caller's telephone has put another channel in its place."""
+
     def part(self, pair: Pair, left: Collection[str]) -> None:
         """Hang up who is left of two who talked with each other."""
 
@@ -109,13 +112,18 @@ class Comparison:
         if second is None:
             return False
         listed = first.channel_ids | second.channel_ids
+        await self._find_successors(second, calls)
         self._miss(listed, calls, pairs, legs)
         self._find_pairs(second, asked)
         in_doubt = False
         for channel_id in sorted(first.channel_ids & second.channel_ids - self._roster.pairs.keys()):
             if OURS.match(channel_id):
                 self._account_for(channel_id)
-            elif not FAR_HALF.match(channel_id) and channel_id not in self._roster.leaving:
+            elif not (
+                FAR_HALF.match(channel_id)
+                or channel_id in self._roster.leaving
+                or self._roster.speaks_with(channel_id) is not None
+            ):
                 call = self._roster.calls.get(channel_id)
                 leaving = self._roster.left_since(channel_id, asked - _LEAVING_S)
                 adopted = self._roster.adopted_since(channel_id, asked - _ADOPT_AGAIN_S)
@@ -166,13 +174,26 @@ class Comparison:
             if left and self._roster.pairs.get(pair.channel_ids[0]) is pair:
                 self._board.part(pair, left)
         for channel_id, call in calls.items():
-            if channel_id not in listed:
+            if channel_id not in listed and call.channel.id == channel_id:
                 if not call.released:
                     log.info("a caller left while Asterisk was out of reach", call=call.id)
                 call.caller_gone()
         for call, leg_id in legs:
             if leg_id not in listed:
                 call.leg_gone(leg_id, 0)
+
+    async def _find_successors(self, held: _Held, calls: Mapping[str, Call]) -> None:
+        """Go on with those who stand in a call's bridge in the place of its caller, after a transfer."""
+        for channel_id, call in calls.items():
+            members = held.bridges.get(call.bridge_id, ())
+            others = {one for one in members if not OURS.match(one)} & held.channel_ids
+            if channel_id in members or len(others) != 1:
+                continue
+            (other,) = others
+            unknown = not self._roster.calls.keys() & {other} and self._roster.speaks_with(other) is None
+            channel = await self._look_for(other) if unknown else None
+            if channel is not None and call.channel.id == channel_id and not call.released:
+                self._board.replace(call, channel)
 
     def _orphaned(self, held: _Held) -> set[str]:
         """Return those of our bridges that belong to no call, and in which nobody talks as far as we know."""
@@ -184,8 +205,9 @@ class Comparison:
         for bridge_id in self._orphaned(held):
             members = held.bridges[bridge_id]
             ours = [member for member in members if OURS.match(member)]
-            # With our media channel it is the AI that talks to a colleague: nobody goes on with that.
-            if len(members) != 2 or len(ours) != 1 or not OUT.match(ours[0]):
+            # With our media channel it is the AI that talks to a colleague: nobody goes on with that. Whom a
+            # colleague's telephone put in the colleague's place has a channel that is not ours.
+            if len(members) != 2 or len(ours) > 1 or not all(map(OUT.match, ours)):
                 continue
             log.info("a transferred call goes on", bridge=bridge_id)
             self._board.connect(bridge_id, *members)

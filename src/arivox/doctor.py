@@ -5,20 +5,29 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from arivox.asterisk.client import AriClient
+from arivox.asterisk.codecs import SPOKEN, mend
 from arivox.asterisk.messages import AnyEvent, OtherEvent, StasisStart
+from arivox.asterisk.translation import untranslatable
 from arivox.audio.format import ULAW
 from arivox.conversation import prompts
 from arivox.conversation.memory.store import make as make_store
 from arivox.conversation.tools.box import ToolBox
 from arivox.conversation.tools.calendar import Calendar
 from arivox.conversation.tools.names import TRANSFER
-from arivox.errors import ArivoxError, AsteriskError, ProviderError, SettingsError, StoreError
+from arivox.errors import (
+    ArivoxError,
+    AsteriskError,
+    ChannelGoneError,
+    ProviderError,
+    SettingsError,
+    StoreError,
+)
 from arivox.media.clock import Pacer
 from arivox.media.playout import Playout
 from arivox.media.rtp.link import RtpLink
@@ -43,6 +52,26 @@ _MODULES: Final = {
     "bridge_simple.so": "two-party bridges",
 }
 _WAIT_S: Final = 2.0
+_LISTED: Final = 8
+# What endpoints allow besides sound.
+_NOT_SOUND: Final = frozenset(
+    {
+        "h261",
+        "h263",
+        "h263p",
+        "h264",
+        "h265",
+        "mpeg4",
+        "vp8",
+        "vp9",
+        "av1",
+        "jpeg",
+        "png",
+        "red",
+        "t140",
+        "t38",
+    }
+)
 _REFUSAL_S: Final = 1.0
 # 0 dBm0 digital milliwatt, 1 kHz (ITU-T G.711, table 5): eight bytes of mu-law that repeat.
 _MILLIWATT: Final = bytes([0x1E, 0x0B, 0x0B, 0x1E, 0x9E, 0x8B, 0x8B, 0x9E])
@@ -76,6 +105,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             if not reachable:
                 break
     if reachable:
+        async for finding in _codecs(settings):
+            yield finding
         async for finding in _rtp(settings):
             yield finding
     else:
@@ -156,18 +187,63 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts[:2] if part.isdigit()) or _OLDEST
 
 
-async def _rtp(settings: Settings) -> AsyncIterator[Finding]:
-    """Let Asterisk send us a tone, and send it one back."""
-    pacer = Pacer()
-    bind, advertised = rtp_addresses(settings)
-    # An application of our own: a running service keeps its calls.
-    ari = AriClient(
+async def _codecs(settings: Settings) -> AsyncIterator[Finding]:
+    """Look for codecs that endpoints allow and Asterisk cannot translate: such callers hear nothing."""
+    try:
+        async with _own(settings) as ari:
+            endpoints = {name: await ari.allowed_codecs(name) for name in sorted(await ari.endpoints())}
+            spoken = {codec for allowed in endpoints.values() for codec in allowed} - _NOT_SOUND
+            deaf = await untranslatable(ari, sorted(spoken - SPOKEN))
+    except ChannelGoneError as error:
+        hint = "Is res_ari_endpoints loaded? Else compare allow= of the endpoints with core show translation."
+        yield Finding("codecs", "skipped", f"the endpoints' codecs cannot be read: {error}", hint)
+        return
+    except ArivoxError as error:
+        yield Finding("codecs", "failed", str(error))
+        return
+    if not endpoints:
+        yield Finding("codecs", "skipped", "there are no PJSIP endpoints")
+    elif not deaf:
+        yield Finding(
+            "codecs", "ok", f"what the endpoints allow can be translated: {', '.join(sorted(spoken))}"
+        )
+    # Asterisk takes the first codec of the endpoint's own list that the telephone offers.
+    first = {name: allowed for name, allowed in endpoints.items() if deaf.intersection(allowed[:1])}
+    later = {name: allowed for name, allowed in endpoints.items() if deaf.intersection(allowed[1:])}
+    for state, found in (("failed", first), ("warning", {n: a for n, a in later.items() if n not in first})):
+        if found:
+            codecs = sorted({codec for allowed in found.values() for codec in deaf.intersection(allowed)})
+            told = f"callers of {_some(found)} who speak {' or '.join(codecs)} would hear nothing"
+            yield Finding(
+                "codecs",
+                "failed" if state == "failed" else "warning",
+                f"{told}: Asterisk cannot translate it",
+                f"Rather {mend('/'.join(codecs))}.",
+            )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return ", ".join(listed[:_LISTED]) + more
+
+
+def _own(settings: Settings) -> AriClient:
+    """Return a client with an application of our own: a running service keeps its calls."""
+    return AriClient(
         settings.ari_url,
         settings.ari_username,
         settings.ari_password,
         f"arivox-doctor-{secrets.token_hex(3)}",
         timeout_s=settings.ari_request_timeout_s,
     )
+
+
+async def _rtp(settings: Settings) -> AsyncIterator[Finding]:
+    """Let Asterisk send us a tone, and send it one back."""
+    pacer = Pacer()
+    bind, advertised = rtp_addresses(settings)
+    ari = _own(settings)
     try:
         async with ari:
             ports = PortRange(bind, *settings.rtp_ports)

@@ -14,7 +14,7 @@ from typing import Final
 from arivox.asterisk.messages import Channel
 from arivox.call.call import Call
 
-OURS: Final = re.compile(r"(arivox-[0-9a-f]{8})(-media|-out\d+)?$")
+OURS: Final = re.compile(r"(arivox-[0-9a-f]{8})(-media|-out\d+|-probe\d+)?$")
 """A bridge or channel that we made: group 1 is what the names of one call begin with."""
 OUT: Final = re.compile(r"arivox-[0-9a-f]{8}-out\d+$")
 """The channel of somebody who was dialled."""
@@ -60,6 +60,10 @@ class Roster:
         """Return whether a call has dialled this channel, and not given it up."""
         call = self.owner(channel_id)
         return call is not None and call.legs.out_id == channel_id
+
+    def speaks_with(self, channel_id: str) -> Call | None:
+        """Return the call that has dialled this channel, or one that it took the place of."""
+        return next((call for call in self.calls.values() if call.legs.out_id == channel_id), None)
 
     def known_end(self, name: str) -> bool:
         """Return whether a channel or bridge belongs to a call that has just ended."""

@@ -188,7 +188,7 @@ class Service:
         if on_ready is not None:
             on_ready()
 
-    def _new_call(self, channel: Channel, args: Sequence[str]) -> Call:
+    def _new_call(self, channel: Channel, args: Sequence[str], replaced: Channel | None) -> Call:
         context = CallContext(
             settings=self.settings,
             ari=self.ari,
@@ -203,4 +203,4 @@ class Service:
             watchers=self._watchers,
             memory=self.memory,
         )
-        return Call(channel, args, context)
+        return Call(channel, args, context, replaced)

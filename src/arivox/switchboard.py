@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from arivox.asterisk.client import AriClient
@@ -19,6 +20,10 @@ from arivox.asterisk.messages import (
     ChannelDestroyed,
     ChannelDtmfReceived,
     ChannelHangupRequest,
+    ChannelHold,
+    ChannelLeftBridge,
+    ChannelStateChange,
+    ChannelUnhold,
     StasisEnd,
     StasisStart,
 )
@@ -33,8 +38,12 @@ log = structlog.get_logger()
 _PART_AFTER_S: Final = 0.3  # who has been redirected may be told to have left before they come in again
 _LATE_S: Final = 1.0  # an event may come so much later than a list
 _BREAK_OFF_S: Final = 3.0
+_SUCCESSOR_S: Final = 0.1  # who takes somebody's place may be heard of so much later than of who left it
+_SEE_OFF_S: Final = 10.0  # a telephone hangs up by itself once its transfer is through
+_LOOK_S: Final = 0.2
 
-NewCall = Callable[[Channel, Sequence[str]], Call]
+NewCall = Callable[[Channel, Sequence[str], Channel | None], Call]
+"""Makes a call of a channel, the arguments of Stasis(), and the channel that it stands in the place of."""
 
 
 class Switchboard:
@@ -121,24 +130,82 @@ class Switchboard:
     def on_event(self, event: AnyEvent) -> None:
         """Pass one event to where it belongs."""
         match event:
+            case StasisStart(channel=channel, replace_channel=Channel() as replaced, args=args):
+                self._took_over(channel, replaced, args)
             case StasisStart(channel=channel, args=args):
                 self._entered(channel, args)
             case ChannelHangupRequest(channel=channel, cause=cause):
                 self._left(channel, cause or None)
             case StasisEnd(channel=channel):
-                self._left(channel, 0)
+                self._moved(channel)
             case ChannelDestroyed(channel=channel, cause=cause):
                 self._left(channel, cause)
             case ChannelDtmfReceived(channel=channel, digit=digit):
                 call = self._roster.calls.get(channel.id)
                 if call is not None:
                     call.dtmf(digit)
+            case ChannelHold(channel=channel):
+                if (call := self._roster.calls.get(channel.id)) is not None:
+                    call.line.hold()
+            case ChannelUnhold(channel=channel):
+                if (call := self._roster.calls.get(channel.id)) is not None:
+                    call.line.unhold()
+            case ChannelLeftBridge(bridge=bridge, channel=channel):
+                if (call := self._roster.owner(bridge.id)) is not None:
+                    call.left_bridge(channel.id)
+            case ChannelStateChange(channel=channel):
+                if (call := self._roster.calls.get(channel.id)) is not None:
+                    call.line.state(channel)
             case _:
                 pass
 
     # --- inside ---
 
-    def _entered(self, channel: Channel, args: Sequence[str]) -> None:
+    def _took_over(self, channel: Channel, replaced: Channel, args: Sequence[str]) -> None:
+        """See to a channel that stands in the place of another, whose telephone has transferred its call."""
+        roster = self._roster
+        if (pair := roster.pairs.get(replaced.id)) is not None:
+            for channel_id in pair.channel_ids:
+                roster.pairs.pop(channel_id, None)
+            self.connect(
+                pair.bridge_id, *(channel.id if one == replaced.id else one for one in pair.channel_ids)
+            )
+        elif (call := roster.calls.get(replaced.id)) is not None and not call.released:
+            self.replace(call, channel)
+        elif (call := roster.speaks_with(replaced.id)) is not None:
+            call.legs.out_replaced(channel.id)
+        else:
+            # Nobody knows of that call, or it is over: as the dialplan wanted it for who is replaced.
+            known = msgspec.structs.replace(channel, dialplan=replaced.dialplan)
+            self._entered(known, args or replaced.dialplan.stasis_args, replaced)
+            return
+        self._see_off(replaced.id)
+
+    def replace(self, call: Call, channel: Channel) -> None:
+        """Go on with a call whose caller's telephone has put another channel in its place."""
+        old, calls = call.channel.id, self._roster.calls
+        if calls.get(old) is call:
+            del calls[old]
+        calls[channel.id] = call
+        call.caller_replaced(channel)
+
+    def _see_off(self, channel_id: str) -> None:
+        """Hang up a channel that was replaced, unless its telephone does it."""
+        since = time.monotonic() - _LATE_S
+        self.spawn_once(partial(self._hang_up_late, channel_id, since), f"see off {channel_id}")
+
+    async def _hang_up_late(self, channel_id: str, since: float) -> None:
+        with self._roster.letting_go(channel_id):
+            give_up = time.monotonic() + _SEE_OFF_S
+            while time.monotonic() < give_up and not self._shutting_down:
+                await asyncio.sleep(_LOOK_S)
+                if self._roster.left_since(channel_id, since):
+                    return
+            log.info("a telephone that has transferred its call stays; hanging it up", channel=channel_id)
+            here = partial(self._stays, channel_id, since)
+            await insist("hang up who was replaced", partial(self._ari.hang_up, channel_id), here)
+
+    def _entered(self, channel: Channel, args: Sequence[str], replaced: Channel | None = None) -> None:
         expected = self._roster.expected.get(channel.id)
         if expected is not None:
             if not expected.done():
@@ -164,7 +231,20 @@ class Switchboard:
                 call.caller_gone()
             if (pair := self._roster.pairs.get(channel.id)) is not None:
                 self.part(pair, {channel.id})
-            self.admit(channel, args)
+            self.admit(channel, args, replaced)
+
+    def _moved(self, channel: Channel) -> None:
+        """Hear that a channel left the application, with or without having hung up."""
+        call = self._roster.calls.get(channel.id)
+        if call is None or call.released:
+            self._left(channel, 0)
+            return
+        # Nobody has hung up: where their telephone transfers the call, who takes their place may come next.
+        asyncio.get_running_loop().call_later(_SUCCESSOR_S, self._left_for_good, call, channel)
+
+    def _left_for_good(self, call: Call, channel: Channel) -> None:
+        if self._roster.calls.get(channel.id) in (call, None):
+            self._left(channel, 0)
 
     def _left(self, channel: Channel, cause: int | None) -> None:
         self._roster.note_left(channel.id)
@@ -172,7 +252,9 @@ class Switchboard:
             self.part(pair, {channel.id})
         if (call := self._roster.calls.get(channel.id)) is not None:
             call.caller_gone()
-        elif (call := self._roster.owner(channel.id)) is not None and (
+        elif (
+            call := self._roster.owner(channel.id) or self._roster.speaks_with(channel.id)
+        ) is not None and (
             # Why a leg was not answered stands in its last event, if the far end has not said it before.
             channel.id == call.media_id or cause is not None
         ):
@@ -202,15 +284,23 @@ class Switchboard:
             return False
         return not self._roster.left_since(channel_id, since)
 
-    def admit(self, channel: Channel, args: Sequence[str]) -> None:
-        """Serve a caller, or send them on to the dialplan."""
+    def admit(self, channel: Channel, args: Sequence[str], replaced: Channel | None = None) -> None:
+        """Serve a caller, or send them on to the dialplan.
+
+        ``replaced`` is in whose place they are: the channel variables of the dialplan are that one's.
+        """
         others = len(self._roster.calls.keys() - {channel.id})
         if self._shutting_down or others >= self._max_calls:
             reason = EndReason.SHUTDOWN if self._shutting_down else EndReason.BUSY
-            log.warning("a caller is sent on to the dialplan", reason=reason.value, calls=others)
-            self.spawn(self._refuse(channel.id, reason), f"refuse {channel.id}")
+            name = f"refuse {channel.id}"
+            if replaced is None:
+                log.warning("a caller is sent on to the dialplan", reason=reason.value, calls=others)
+                self.spawn(self._refuse(channel.id, reason), name)
+            else:
+                log.warning("whom a telephone has transferred is hung up", reason=reason.value, calls=others)
+                self.spawn(self._turn_away(channel.id), name)
             return
-        call = self._new_call(channel, args)
+        call = self._new_call(channel, args, replaced)
         self._roster.calls[channel.id] = call
         self._roster.by_name[call.bridge_id] = call
         self.served += 1
@@ -266,6 +356,11 @@ class Switchboard:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+
+    async def _turn_away(self, channel_id: str) -> None:
+        # In the dialplan they would be connected with themselves: the other end of their channel runs there.
+        with self._roster.letting_go(channel_id):
+            await insist("hang up", partial(self._ari.hang_up, channel_id), self.connected.is_set)
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

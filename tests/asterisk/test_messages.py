@@ -19,6 +19,10 @@ from arivox.asterisk.messages import (
     ChannelDestroyed,
     ChannelDtmfReceived,
     ChannelHangupRequest,
+    ChannelHold,
+    ChannelLeftBridge,
+    ChannelStateChange,
+    ChannelUnhold,
     OtherEvent,
     Playback,
     PlaybackFinished,
@@ -39,6 +43,10 @@ KNOWN = {
         ChannelHangupRequest,
         ChannelDestroyed,
         ChannelDtmfReceived,
+        ChannelHold,
+        ChannelUnhold,
+        ChannelStateChange,
+        ChannelLeftBridge,
         ApplicationReplaced,
         PlaybackFinished,
     )
@@ -98,6 +106,24 @@ def test_media_channel_enters_without_arguments() -> None:
     start = captured("StasisStart", 1)
     assert start.channel.name.startswith("UnicastRTP/")
     assert list(start.args) == []
+
+
+def test_transfer_by_the_telephone_names_whom_it_replaces() -> None:
+    starts = [captured("StasisStart", number) for number in range(3)]
+    assert [start.replace_channel for start in starts[:2]] == [None, None]
+    start = starts[2]
+    assert (start.channel.state, list(start.args), start.channel.dialplan.exten) == ("Down", [], "601")
+    replaced = start.replace_channel
+    assert replaced.caller.number == "tester"
+    assert replaced.dialplan.exten == "701"
+    assert replaced.dialplan.stasis_args == ("some", "args"), "what the dialplan wanted of the call"
+
+
+def test_channel_that_leaves_a_bridge() -> None:
+    left = captured("ChannelLeftBridge")
+    assert left.channel.name.startswith("PJSIP/")
+    assert left.channel.id not in left.bridge.channels
+    assert len(left.bridge.channels) == 1
 
 
 def test_hang_up_with_and_without_a_cause() -> None:

@@ -62,6 +62,10 @@ class FakeAri:
         self._do("dial", channel_id)
         return Channel(channel_id)
 
+    async def external_media(self, channel_id: str, *_: Any) -> Channel:
+        self._do("media", channel_id)
+        return Channel(channel_id)
+
     async def hang_up(self, channel_id: str) -> None:
         self._do("hang up", channel_id)
         await self._wait()
@@ -219,3 +223,37 @@ async def test_dialled_party_that_left_is_no_leg() -> None:
     assert not desk.legs.out_made
     await desk.legs.drop()
     assert desk.ari.asked == [f"dial {OUT}"]
+
+
+REFUSED = AsteriskError("Allocation failed", status=500)
+
+
+async def test_endpoint_that_nobody_knows_is_told_from_an_asterisk_that_stops() -> None:
+    """Both are refused in the same words: only a channel that Asterisk can always make tells them apart."""
+    desk = Desk(dial=REFUSED)
+    assert await desk.dial() == "failed"
+    probe = f"{BRIDGE}-probe1"
+    assert desk.ari.asked[-2:] == [f"media {probe}", f"hang up {probe}"]
+    desk = Desk(dial=REFUSED, media=AsteriskError("An internal error", status=500))
+    assert await desk.dial() == "stopping"
+
+
+async def test_asterisk_that_does_not_answer_is_not_asked_what_is_pending() -> None:
+    desk = Desk(dial=LOST)
+    assert await desk.dial() == "failed"
+    assert "media" not in " ".join(desk.ari.asked)
+
+
+async def test_dialled_party_in_whose_place_another_is_put() -> None:
+    desk = Desk()
+    desk.entered.set_result(Channel(OUT))
+    assert await desk.dial() == "answered"
+    desk.legs.out_replaced("1.9")
+    desk.legs.leg_gone(OUT, 16)
+    assert not desk.legs.out_gone
+    await desk.legs.whisper()
+    assert desk.ari.asked[-1] == "add 1.9"
+    desk.legs.leg_gone("1.9", 16)
+    assert desk.legs.out_gone
+    await desk.legs.drop()
+    assert desk.ari.asked[-1] == "hang up 1.9"

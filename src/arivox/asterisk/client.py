@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -161,6 +162,18 @@ class AriClient:
             return False
         return messages.parse(data, dict[str, Any]).get("status") == "Running"
 
+    async def endpoints(self) -> list[str]:
+        """Return the names of the PJSIP endpoints."""
+        data = await self._request("GET", "endpoints/PJSIP")
+        return [str(one.get("resource", "")) for one in messages.parse(data, list[dict[str, Any]])]
+
+    async def allowed_codecs(self, endpoint: str) -> tuple[str, ...]:
+        """Return what ``allow=`` of a PJSIP endpoint says, in its order. Raises ChannelGoneError."""
+        path = f"asterisk/config/dynamic/res_pjsip/endpoint/{quote(endpoint, safe='')}"
+        found = messages.parse(await self._request("GET", path), list[dict[str, Any]])
+        values = [str(one.get("value", "")) for one in found if one.get("attribute") == "allow"]
+        return tuple(filter(None, values[0].strip("()").split("|"))) if values else ()
+
     async def application(self) -> Application:
         """Return what our application holds. Raises ChannelGoneError when Asterisk does not know it."""
         return messages.parse(await self._request("GET", f"applications/{self.app}"), Application)
@@ -181,9 +194,11 @@ class AriClient:
         """Hang a channel up. ``reason``: normal, busy, congestion, no_answer."""
         await self._request("DELETE", f"channels/{channel_id}", {"reason": reason})
 
-    async def continue_in_dialplan(self, channel_id: str, context: str = "", exten: str = "") -> None:
+    async def continue_in_dialplan(
+        self, channel_id: str, context: str = "", exten: str = "", priority: int = 1
+    ) -> None:
         """Give the channel back to the dialplan: at an extension, or at the priority after ``Stasis()``."""
-        place = {"context": context, "extension": exten, "priority": "1"} if exten else None
+        place = {"context": context, "extension": exten, "priority": str(priority)} if exten else None
         await self._request("POST", f"channels/{channel_id}/continue", place)
 
     async def originate(
@@ -191,7 +206,7 @@ class AriClient:
     ) -> Channel:
         """Dial an endpoint; its channel enters the application when it is answered.
 
-        An endpoint that nobody knows is refused with HTTP 500.
+        Refused with HTTP 500 where nobody knows the endpoint, and while a stop of Asterisk is pending.
         """
         query = {
             "endpoint": endpoint,
@@ -233,6 +248,8 @@ class AriClient:
     async def external_media(self, channel_id: str, host: str, port: int, codec: str) -> Channel:
         """Create a channel that exchanges RTP with ``host:port``; it answers by itself.
 
+        Refused with HTTP 500 while a stop of Asterisk is pending, which makes no new channels then.
+
         The answer names Asterisk's own address in ``channelvars`` (``UNICASTRTP_LOCAL_ADDRESS``, ``_PORT``).
         """
         query = {
@@ -255,6 +272,10 @@ class AriClient:
     async def remove_from_bridge(self, bridge_id: str, channel_id: str) -> None:
         """Take a channel out of a bridge."""
         await self._request("POST", f"bridges/{bridge_id}/removeChannel", {"channel": channel_id})
+
+    async def bridge(self, bridge_id: str) -> Bridge:
+        """Return a bridge, and who is in it. Raises ChannelGoneError."""
+        return messages.parse(await self._request("GET", f"bridges/{bridge_id}"), Bridge)
 
     async def bridges(self) -> list[Bridge]:
         """Return all bridges of Asterisk, and who is in them."""

@@ -33,6 +33,11 @@ class Dialplan(msgspec.Struct, frozen=True):
         """Return what ``Stasis()`` was given besides the name; ``StasisStart`` tells it only once."""
         return tuple(self.app_data.split(",")[1:]) if self.app_name == "Stasis" else ()
 
+    @property
+    def following(self) -> Dialplan:
+        """Return the place after this one."""
+        return Dialplan(self.context, self.exten, self.priority + 1)
+
 
 class Channel(msgspec.Struct, frozen=True):
     """One leg of a call."""
@@ -44,6 +49,8 @@ class Channel(msgspec.Struct, frozen=True):
     protocol_id: str = ""
     """SIP Call-ID."""
     caller: CallerId = CallerId()
+    connected: CallerId = CallerId()
+    """Whom it talks to, as far as Asterisk knows."""
     dialplan: Dialplan = Dialplan()
     channelvars: dict[str, str] = {}
 
@@ -89,10 +96,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class StasisStart(Event, frozen=True, kw_only=True):
-    """A channel entered our application. ``args`` are the dialplan's arguments."""
+    """A channel entered our application. ``args`` are the dialplan's arguments.
+
+    With ``replace_channel`` the dialplan has no part in it: a telephone has transferred its call, and
+    ``channel``, often ``Down`` for a moment, stands in the bridge in the place of that telephone's.
+    """
 
     channel: Channel
     args: Sequence[str] = ()
+    replace_channel: Channel | None = None
 
 
 class StasisEnd(Event, frozen=True, kw_only=True):
@@ -124,6 +136,34 @@ class ChannelDtmfReceived(Event, frozen=True, kw_only=True):
     duration_ms: int = 0
 
 
+class ChannelHold(Event, frozen=True, kw_only=True):
+    """The far end of a channel put us on hold: it neither sends nor hears anything."""
+
+    channel: Channel
+
+
+class ChannelUnhold(Event, frozen=True, kw_only=True):
+    """The far end took us back from hold. Also told before a transfer by the telephone, without a hold."""
+
+    channel: Channel
+
+
+class ChannelStateChange(Event, frozen=True, kw_only=True):
+    """A channel is in another state."""
+
+    channel: Channel
+
+
+class ChannelLeftBridge(Event, frozen=True, kw_only=True):
+    """A channel left a bridge, whoever took it out.
+
+    Where Asterisk cannot translate between two codecs this follows the entry, and nothing else tells of it.
+    """
+
+    bridge: Bridge
+    channel: Channel
+
+
 class ApplicationReplaced(Event, frozen=True, kw_only=True):
     """Another connection took our application over; this one will hear nothing more."""
 
@@ -146,6 +186,10 @@ AnyEvent = (
     | ChannelHangupRequest
     | ChannelDestroyed
     | ChannelDtmfReceived
+    | ChannelHold
+    | ChannelUnhold
+    | ChannelStateChange
+    | ChannelLeftBridge
     | ApplicationReplaced
     | PlaybackFinished
     | OtherEvent
@@ -159,6 +203,10 @@ _EVENTS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
         ChannelHangupRequest,
         ChannelDestroyed,
         ChannelDtmfReceived,
+        ChannelHold,
+        ChannelUnhold,
+        ChannelStateChange,
+        ChannelLeftBridge,
         ApplicationReplaced,
         PlaybackFinished,
     )

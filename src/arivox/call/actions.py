@@ -44,6 +44,7 @@ _PROBLEMS: Final[Mapping[Answer, str]] = {
     "busy": "the line is busy",
     "no_answer": "nobody answers",
     "failed": "the line cannot be reached",
+    "stopping": "a restart of the telephone exchange is pending: no transfer is possible now",
 }
 
 

@@ -15,7 +15,8 @@ from typing import Final
 
 import structlog
 
-from arivox.asterisk.messages import Channel
+from arivox.asterisk.codecs import complain, in_bridge
+from arivox.asterisk.messages import CallerId, Channel
 from arivox.audio.format import AudioFormat
 from arivox.call.actions import Actions
 from arivox.call.caller import Caller
@@ -25,6 +26,7 @@ from arivox.call.ear import Ear
 from arivox.call.ending import EndReason
 from arivox.call.exchange import Exchange
 from arivox.call.legs import Legs
+from arivox.call.line import Line
 from arivox.call.minutes import Minutes
 from arivox.call.release import Release
 from arivox.call.setup import Setup
@@ -54,9 +56,14 @@ _EVENT_S: Final = 0.3  # an event may come so much later than the answer to a re
 class Call:
     """One call. ``run`` is its whole life; ``end`` may be called at any moment, from any callback."""
 
-    def __init__(self, channel: Channel, args: Sequence[str], context: CallContext) -> None:
+    def __init__(
+        self, channel: Channel, args: Sequence[str], context: CallContext, replaced: Channel | None = None
+    ) -> None:
+        """``replaced``: in whose place the caller is, where the dialplan did not send them here."""
         self.id = secrets.token_hex(4)
         self.caller = Caller(channel)
+        if replaced is not None:
+            self.caller.place = replaced.dialplan.following
         self.legs = Legs(context.ari, self.caller, self.id, context.expect_channel)
         self.media_id = self.legs.media_id
         self.bridge_id = self.legs.bridge_id
@@ -74,8 +81,11 @@ class Call:
         self._exchange: Exchange | None = None
         self._provider = "-"
         self._recorder: Recorder | None = None
+        self.line = Line(self.caller, self.timeline, self._who)
+        self._looking: asyncio.Task[None] | None = None  # at the bridge
+        self._heard = False  # the caller hears what is sent to them
         self._connected = False  # caller and colleague hear each other: the rest is theirs
-        self._setup = Setup(self.id, self.caller, args, context, self.legs, self.timeline)
+        self._setup = Setup(self.id, self.caller, args, context, self.legs, self.timeline, replaced)
         self._release = Release(self._settings, self._ari, self.caller, self.legs)
         self._minutes = Minutes(self.id, channel, self._settings, context.memory, self.timeline)
         self._actions = Actions(
@@ -138,6 +148,17 @@ class Call:
         self.caller.leave()
         # Who was let go leaves too, and that may be heard of first.
         self.end(EndReason.TRANSFERRED if self.caller.let_go else EndReason.CALLER_HANGUP)
+
+    def caller_replaced(self, channel: Channel) -> None:
+        """Hear that another channel stands in the place of the caller's: their telephone put it there."""
+        self.line.succeeded_by(channel)
+
+    def left_bridge(self, channel_id: str) -> None:
+        """Hear that a channel left the call's bridge, though it is still in Asterisk."""
+        if channel_id != self.media_id or self.legs.media_away or self._ended.done():
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look_at_bridge())
 
     def media_gone(self) -> None:
         """Hear that our media channel vanished from Asterisk."""
@@ -202,14 +223,15 @@ class Call:
                 log_packets=self._settings.log_level == "debug",
             )
             exchange.wake = link.wake
+            link.excused = lambda: self.line.absent
             link.on_broken = lambda: self.end(EndReason.INTERNAL_ERROR)
-            connecting = group.create_task(exchange.connect())
+            connecting = group.create_task(self._connect(exchange))
             if self._settings.answer == "when_ready":
                 await self._ari.ring(self.caller.id)
                 await connecting
             await setup.media(link, audio)
             self._listen(link, exchange)
-            self._talking = True
+            self._talking = self._heard = True
             self.timeline.add("media.up", codec=audio.name, port=link.port)
         except PortsExhaustedError as error:
             log.error("a caller cannot be served", error=str(error))
@@ -251,6 +273,15 @@ class Call:
         )
         self._actions.voice, self._actions.conversation = exchange, conversation
         return exchange
+
+    async def _connect(self, exchange: Exchange) -> None:
+        await exchange.connect()
+        if not self._ended.done():
+            self.line.opened(exchange)
+
+    async def _who(self) -> CallerId:
+        """Return whom the media channel talks to."""
+        return (await self._ari.channel(self.media_id)).connected
 
     async def _caller_has_left(self) -> bool:
         try:
@@ -305,6 +336,20 @@ class Call:
             if self._exchange is not None:
                 self._exchange.check(time.monotonic())
 
+    async def _look_at_bridge(self) -> None:
+        """End the call if the media channel is not in the bridge: nobody hears the AI, and it is paid."""
+        with structlog.contextvars.bound_contextvars(call=self.id):
+            try:
+                if await in_bridge(self._ari, self.bridge_id, self.media_id):
+                    return
+            except ArivoxError as error:
+                log.warning("it is not known who is in the bridge", error=str(error))
+            if self.legs.media_away or self._ended.done():
+                return
+            await complain(self._ari, self.caller.id, "the caller")
+            self._heard = False
+            self.end(EndReason.ASTERISK_FAILED)
+
     # --- the way out ---
 
     def _let_go(self, gone: bool) -> None:
@@ -317,6 +362,9 @@ class Call:
     async def _close(self, reason: EndReason) -> None:
         self.timeline.add("call.ended", reason=reason.value)
         closing: asyncio.Future[None] | None = None
+        self.line.close()
+        if self._looking is not None:
+            self._looking.cancel()
         try:
             if self._exchange is not None:
                 self._exchange.stop()
@@ -331,7 +379,7 @@ class Call:
         finally:
             # Whatever went wrong above, nobody is left waiting in silence.
             try:
-                await self._release.let_go(reason, explain=self._talking)
+                await self._release.let_go(reason, explain=self._talking and self._heard)
             finally:
                 if closing is not None:
                     await closing

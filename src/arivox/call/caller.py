@@ -1,10 +1,10 @@
-"""The caller of a call, as Asterisk knows them."""
+"""The caller of a call, as Asterisk knows them: after a transfer by their telephone it is somebody else."""
 
 from __future__ import annotations
 
 import asyncio
 
-from arivox.asterisk.messages import Channel
+from arivox.asterisk.messages import CallerId, Channel, Dialplan
 
 
 class Caller:
@@ -12,6 +12,10 @@ class Caller:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
+        self.party: CallerId = channel.caller
+        """Who they are; name and number may be empty."""
+        self.place: Dialplan | None = None
+        """Where the dialplan goes on with them, where it is not at their channel's own place."""
         self.let_go = False
         """They are a colleague's or the dialplan's now."""
         self._gone = asyncio.Event()
@@ -24,7 +28,7 @@ class Caller:
     @property
     def number(self) -> str:
         """Return their telephone number; empty where it is withheld."""
-        return self.channel.caller.number
+        return self.party.number
 
     @property
     def present(self) -> bool:
@@ -35,6 +39,13 @@ class Caller:
     def released(self) -> bool:
         """Return whether their channel is no longer ours."""
         return self.let_go or not self.present
+
+    def succeeded_by(self, channel: Channel) -> None:
+        """Hear that another channel stands in the place of theirs, in the dialplan as well."""
+        if self.place is None:
+            self.place = self.channel.dialplan.following
+        self.channel = channel
+        self.party = channel.caller
 
     def leave(self) -> None:
         """Hear that their channel left the application."""

@@ -125,7 +125,9 @@ class Exchange:
         self._turn_ended_ms: int | None = None
         self._item = ""  # the item that is being spoken
         self._overflowing = False
-        self._away = False  # the caller is on hold, or being transferred
+        self._acted_on = False  # an action of ours has the caller: on hold, or being transferred
+        self._hushed = False  # their telephone put us on hold, or they are being replaced
+        self._away = False  # one of the two
         self._away_since = 0.0
         self._unheard_at = float("-inf")
         self._leave_at = float("inf")  # the AI's session ends soon: another takes its place at a quiet moment
@@ -214,16 +216,48 @@ class Exchange:
 
     def caller_away(self, away: bool) -> None:
         """Stop or begin waiting for the caller to speak."""
-        now = time.monotonic()
-        if away and not self._away:
-            self._away_since = now
-        elif self._away and not away:
-            self._conversation.waited(now - self._away_since)
+        self._acted_on = away
+        self._note_away()
+
+    def hush(self) -> None:
+        """Hear that nobody hears the agent, until ``go_on``: it is silent, and waits for nobody."""
+        self._hushed = True
+        if not self._acted_on:  # else a colleague hears it
+            self._farewell.caller_speaks()
+            self._break_off()
+        self._note_away()
+
+    def go_on(self, instructions: str, known: str = "") -> None:
+        """Hear that somebody is there again, and have the agent say something.
+
+        ``known`` is what it is to know from then on.
+        """
+        self._hushed = False
+        self._note_away()
+        if known and not self._ended:
+            self._outcomes.apply_quietly(self._conversation.told(known))
+        if not self._acted_on:  # else what it is about comes first
+            self.tell(instructions)
+
+    def _note_away(self) -> None:
+        now, away = time.monotonic(), self._acted_on or self._hushed
+        if away == self._away:
+            return
         self._away = away
-        if not away:
+        if away:
+            self._away_since = now
+        else:
+            self._conversation.waited(now - self._away_since)
             self._farewell.not_yet()
         self._watchdog.caller_away(away, now)
         self._owed.pause("away", away, now)
+
+    def _break_off(self) -> None:
+        """End what the agent says: nobody hears it."""
+        cuts = self._flush()
+        if cuts or self.session.busy:
+            self.session.interrupt(cuts, cancel=self.session.busy)
+        self._watchdog.agent_quiet(time.monotonic())
 
     def hang_up_after_speech(self) -> None:
         """End the call once the agent has finished speaking; a caller who is speaking is not done."""
@@ -324,13 +358,17 @@ class Exchange:
     def _on_agent_audio(self, event: AgentAudio) -> None:
         playout = self.playout
         self._item = event.item_id
+        unheard = self._hushed and not self._acted_on
         if playout.push(event.item_id, event.data):
             now = time.monotonic()
             self._watchdog.agent_audio(now)
             self._owed.sounded(now)
             self._farewell.agent_heard()
             self._sounded = True
-            self.wake()
+            if unheard:
+                self._break_off()
+            else:
+                self.wake()
         elif playout.overflow_bytes and not self._overflowing:
             self._overflowing = True
             self._timeline.add("agent.overflow")

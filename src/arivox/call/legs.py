@@ -21,11 +21,15 @@ from arivox.settings.destination import Destination
 
 log = structlog.get_logger()
 
-Answer = Literal["answered", "busy", "no_answer", "failed"]
+Answer = Literal["answered", "busy", "no_answer", "failed", "stopping"]
 Sound = Literal["music", "ringing"]
+
+HTTP_REFUSED: Final = 500
+"""Asterisk's answer where it makes no channel."""
 
 _BUSY: Final = frozenset({17})
 _NO_ANSWER: Final = frozenset({0, 16, 18, 19, 20, 21, 31, 102})
+_NO_COMMON_CODEC: Final = frozenset({58, 88})
 _MARGIN_S: Final = 3.0  # Asterisk itself gives up after the time to ring
 _HANG_UP_PAUSES_S: Final = (0.2, 0.5, 0.0)
 
@@ -50,11 +54,17 @@ class Legs:
         self._caller = caller
         self._expect_channel = expect_channel
         self._dialled = 0
+        self._probes = 0
         self._out = ""  # the channel of the party that was dialled
         self._out_made: asyncio.Future[Channel] | None = None
         self._out_gone: asyncio.Future[int] | None = None
         self._rings = 0
         self._ringing = ""  # the playback that the caller may hear
+
+    @property
+    def media_away(self) -> bool:
+        """Return whether we took the AI's media channel out of the bridge."""
+        return self._media_away
 
     @property
     def out_id(self) -> str:
@@ -134,8 +144,13 @@ class Legs:
             await self.drop()
             return "no_answer"
         except AsteriskError as error:
-            log.warning("could not dial", destination=destination.name, error=str(error))
             await self.drop()  # a channel may have been made nevertheless
+            if error.status == HTTP_REFUSED and await self._stopping():
+                log.warning(
+                    "could not dial: a stop or restart of Asterisk is pending", destination=destination.name
+                )
+                return "stopping"
+            log.warning("could not dial", destination=destination.name, error=str(error))
             return "failed"
         finally:
             entered.cancel()
@@ -143,13 +158,34 @@ class Legs:
             return "answered"
         self._out = ""
         cause = gone.result()
+        if cause in _NO_COMMON_CODEC:
+            log.warning(
+                "who was dialled has no codec in common with the caller that Asterisk can translate",
+                destination=destination.name,
+                hint="see allow= of their endpoint, and core show translation",
+            )
         log.info("nobody answered", destination=destination.name, cause=cause)
         return "busy" if cause in _BUSY else "no_answer" if cause in _NO_ANSWER else "failed"
+
+    async def _stopping(self) -> bool:
+        """Return whether Asterisk makes no channels at all; of an unknown endpoint it says the same."""
+        self._probes += 1
+        probe = f"{self.bridge_id}-probe{self._probes}"
+        try:
+            await self._ari.external_media(probe, "127.0.0.1", 9, "ulaw")
+        except AsteriskError as error:
+            return error.status == HTTP_REFUSED
+        await attempt("hang a probe up", self._ari.hang_up(probe))
+        return False
 
     def leg_gone(self, channel_id: str, cause: int) -> None:
         """Hear that a channel of ours left Asterisk."""
         if channel_id == self._out and self._out_gone is not None and not self._out_gone.done():
             self._out_gone.set_result(cause)
+
+    def out_replaced(self, channel_id: str) -> None:
+        """Hear that another channel stands in the place of the dialled party's."""
+        self._out = channel_id
 
     @property
     def out_gone(self) -> bool:

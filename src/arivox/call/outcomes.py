@@ -163,7 +163,7 @@ class Outcomes:
         if result.broken:
             self.apply(self._conversation.broken(f"the tool {work.name!r} failed"), call_id)
             return
-        self._apply_quietly(self._conversation.learned(result.learned))
+        self.apply_quietly(self._conversation.learned(result.learned))
         self._answer(call_id, result.output)
 
     def _checked(self, checks: Checks, call_id: str, results: list[Result]) -> None:
@@ -182,7 +182,7 @@ class Outcomes:
         if self.over:
             return
         self._conversation.learned(result.learned)  # told together with what follows
-        self._apply_quietly(self._conversation.ran(work.name, result.output))
+        self.apply_quietly(self._conversation.ran(work.name, result.output))
         if result.continued is not None:
             self._voice.tell(result.continued.say)
         elif rest:
@@ -192,7 +192,7 @@ class Outcomes:
         elif work.name == HOLD:
             self._voice.tell("The caller is back from hold. Go on.")
 
-    def _apply_quietly(self, outcome: Outcome) -> None:
+    def apply_quietly(self, outcome: Outcome) -> None:
         """Tell the AI what has changed, though there is nothing to say."""
         if outcome.changed:
             self._session.update(self._conversation.brief)

@@ -53,12 +53,17 @@ class Release:
         if reason.failure or self._settings.after_call == "continue":
             await self._insist("set the status", lambda: self._set_status(reason))
             self._caller.let_go = True
-            await self._insist(
-                "go on in the dialplan", lambda: self._ari.continue_in_dialplan(self._caller.id)
-            )
+            await self._insist("go on in the dialplan", self._send_on)
         else:
             self._caller.let_go = True
             await self._insist("hang up", lambda: self._ari.hang_up(self._caller.id))
+
+    async def _send_on(self) -> None:
+        place = self._caller.place
+        if place is None:
+            await self._ari.continue_in_dialplan(self._caller.id)
+        else:
+            await self._ari.continue_in_dialplan(self._caller.id, place.context, place.exten, place.priority)
 
     async def _set_status(self, reason: EndReason) -> None:
         await self._ari.set_variable(self._caller.id, STATUS_VARIABLE, reason.value)

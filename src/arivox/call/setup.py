@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -12,17 +13,23 @@ from arivox.asterisk.messages import Channel
 from arivox.audio.format import ALAW, ULAW, AudioFormat
 from arivox.call.caller import Caller
 from arivox.call.context import CallContext
-from arivox.call.legs import Legs
+from arivox.call.legs import HTTP_REFUSED, Legs
 from arivox.call.timeline import Timeline
 from arivox.conversation.prompts import Prompts
 from arivox.conversation.state import CHANNEL
-from arivox.errors import AsteriskError
+from arivox.errors import AsteriskError, ChannelGoneError
 from arivox.media.rtp.link import RtpLink
 from arivox.providers.registry import Provider
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+_LOOK_S: Final = 0.05
+_NO_CHANNEL: Final = (
+    "Is a stop or restart of Asterisk pending (core stop gracefully)? It makes no new channels then. "
+    "If not: is chan_rtp loaded?"
+)
 
 PROVIDER_ARGUMENT: Final = "provider="
 PROVIDER_VARIABLE: Final = "ARIVOX_PROVIDER"
@@ -39,7 +46,9 @@ class Setup:
         context: CallContext,
         legs: Legs,
         timeline: Timeline,
+        replaced: Channel | None = None,
     ) -> None:
+        """``replaced``: in whose place the caller is; what the dialplan has set is that channel's."""
         self._call_id = call_id
         self._caller = caller
         self._args = tuple(args)
@@ -48,6 +57,7 @@ class Setup:
         self._ari = context.ari
         self._legs = legs
         self._timeline = timeline
+        self._replaced = replaced
         self._creating: set[asyncio.Task[Any]] = set()
 
     # --- what Asterisk tells ---
@@ -66,14 +76,14 @@ class Setup:
         for argument in self._args:
             if argument.strip().lower().startswith(PROVIDER_ARGUMENT):
                 return self._context.choose_provider(argument.strip()[len(PROVIDER_ARGUMENT) :], argument)
-        name = await self._ari.variable(self._caller.id, PROVIDER_VARIABLE)
+        name = await self._variable(PROVIDER_VARIABLE)
         return self._context.choose_provider(name, PROVIDER_VARIABLE)
 
     async def variables(self, prompts: Prompts) -> dict[str, str]:
         """Return what the prompts may speak of from the start."""
         channel = self._caller.channel
         names = prompts.channel_variables
-        values = await asyncio.gather(*(self._ari.variable(channel.id, name) for name in names))
+        values = await asyncio.gather(*(self._variable(name) for name in names))
         return {
             "call.id": self._call_id,
             "call.exten": channel.dialplan.exten,
@@ -82,15 +92,23 @@ class Setup:
             **{f"{CHANNEL}{name}": value for name, value in zip(names, values, strict=True)},
         }
 
+    async def _variable(self, name: str) -> str:
+        value = await self._ari.variable(self._caller.id, name)
+        if not value and self._replaced is not None:
+            with suppress(ChannelGoneError):  # their telephone may have hung up
+                value = await self._ari.variable(self._replaced.id, name)
+        return value
+
     # --- what is made ---
 
     async def media(self, link: RtpLink, audio: AudioFormat) -> None:
         """Answer, make the media channel and the bridge, and join the two. Raises AsteriskError."""
         ari, legs = self._ari, self._legs
+        await self._lifted()
         entered = self._context.expect_channel(legs.media_id)
         _, external, _ = await asyncio.gather(
             self._create(self._answer()),
-            self._create(ari.external_media(legs.media_id, self._context.rtp_host, link.port, audio.name)),
+            self._create(self._external(link, audio)),
             self._create(ari.create_bridge(legs.bridge_id)),
         )
         link.expect(self._asterisk_address(external))
@@ -103,10 +121,32 @@ class Setup:
             ) from None
         await self._create(ari.add_to_bridge(legs.bridge_id, self._caller.id, legs.media_id))
 
+    async def _lifted(self) -> None:
+        """Return once there is somebody to answer: who takes somebody's place may not be there yet."""
+        state = self._caller.channel.state
+        while state == "Down":
+            await asyncio.sleep(_LOOK_S)
+            state = (await self._ari.channel(self._caller.id)).state
+
     async def settled(self) -> None:
         """Return once every request is answered that makes something in Asterisk."""
         if self._creating:
             await asyncio.wait(self._creating)
+
+    async def _external(self, link: RtpLink, audio: AudioFormat) -> Channel:
+        try:
+            return await self._ari.external_media(
+                self._legs.media_id, self._context.rtp_host, link.port, audio.name
+            )
+        except AsteriskError as error:
+            if error.status != HTTP_REFUSED:
+                raise
+            raise AsteriskError(
+                "Asterisk makes no media channel",
+                status=error.status,
+                request=error.request,
+                hint=_NO_CHANNEL,
+            ) from error
 
     async def _answer(self) -> None:
         await self._ari.answer(self._caller.id)

@@ -136,6 +136,7 @@ class Conversation:
         self._clock = clock
         self._position = replace(self._flow.start, entered=clock())
         self._results: list[str] = []
+        self._news = ""
         self._pressed = ""
         self._pressed_at = 0.0
         self.history: tuple[Utterance, ...] = ()
@@ -206,6 +207,7 @@ class Conversation:
         if position.known:
             known = "; ".join(f"{name}: {value}" for name, value in position.known.items())
             lines += [f"Known so far: {known}"]
+        lines += [self._news] if self._news else []
         lines += self._results
         exits = flow.exits(position)
         conditions = [f"{way.state} only when {way.condition}" for way in exits if way.when]
@@ -295,6 +297,11 @@ class Conversation:
     def ran(self, name: str, output: str) -> Outcome:
         """Hear what came of a tool that the flow itself ran."""
         self._note(f"Result of {name}: {output}")
+        return Outcome(changed=True)
+
+    def told(self, news: str) -> Outcome:
+        """Hear what the AI is to know from now on, in every state, instead of what was told before."""
+        self._news = news
         return Outcome(changed=True)
 
     def broken(self, problem: str) -> Outcome:

@@ -55,6 +55,8 @@ class RtpLink:
         self.audio = audio
         self.playout = playout
         self.on_broken: Callable[[], None] = lambda: None
+        self.excused: Callable[[], bool] = lambda: False
+        """Tells whether nothing is to be expected of the caller now: they are on hold."""
         self.port: int = sock.getsockname()[1]
         self._pacer = pacer
         self._ports = ports
@@ -223,7 +225,7 @@ class RtpLink:
             self._tap.agent(frame)
 
     def _listen(self, now: float) -> None:
-        if self._ticks == _WARN_AFTER_TICKS and not self._receiver.counters.packets:
+        if self._ticks == _WARN_AFTER_TICKS and not self._receiver.counters.packets and not self.excused():
             self._warn_no_audio()
         at = time.monotonic()
         if at - now > _STALLED_S:
