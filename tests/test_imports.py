@@ -21,7 +21,9 @@ ALLOWED: Mapping[str, Set[str]] = {
     "doctor": {"asterisk", "audio", "conversation", "media", "providers", "service", *_BASE},
     "service": {"asterisk", "call", "conversation", "media", "providers", "switchboard", *_BASE},
     # What a call is made of.
-    "switchboard": {"asterisk", "call", *_BASE},
+    "switchboard": {"asterisk", "call", "comparison", "roster", *_BASE},
+    "comparison": {"asterisk", "call", "roster", *_BASE},
+    "roster": {"asterisk", "call", *_BASE},
     "call": {"asterisk", "audio", "conversation", "media", "providers", "tools", *_BASE},
     "conversation": {
         "providers",

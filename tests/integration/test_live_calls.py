@@ -97,25 +97,29 @@ async def test_model_that_is_spoken_over_stops_itself(asterisk: AsteriskInstance
         assert not [frame for frame in stage.record.received() if "truncate" in frame.kind]
 
 
-async def test_session_that_will_end_is_followed_by_another_at_a_quiet_moment(
-    asterisk: AsteriskInstance,
-) -> None:
-    """The service ends the session sooner than the call: another takes its place before that."""
-    ends_soon = {"live": LiveOptions(expires_after=12.0)}
-    async with Rig(asterisk, listening, emulator=ends_soon, **LIVE) as rig:
-        phone, stage = await greeted(rig)
-        await rig.emulator.wait_session(2, 15)
-        renewed = await rig.stage(2)
-        await until(lambda: bool(rig.timelines[0].find("provider.reconnected")), "another session", 5)
-        assert "ends soon" in str(rig.timelines[0].find("provider.reconnected")[0].data)
-        begun = time.monotonic()
+async def test_session_is_left_for_another_before_its_own_end(asterisk: AsteriskInstance) -> None:
+    """The service ends the session sooner than the call would: it is left at a quiet moment before."""
+    async with Rig(
+        asterisk,
+        listening,
+        emulator={"live": LiveOptions(expires_after=12.0)},
+        max_call_duration_s=300,
+        **LIVE,
+    ) as rig:
+        phone, first = await greeted(rig)
+        await until(lambda: len(rig.emulator.sessions) > 1, "another session", 15.0)
+        second = await rig.stage(2)
+        closed = first.record.sent("session.closed")[0].event
+        assert closed["reason"] == "close_requested", "it was not waited for"
         await phone.play(QUESTION.pcm()).done()
-        await renewed.wanted()
-        await say(renewed)
+        await second.wanted()
+        begun = time.monotonic()
+        await say(second, transcript="Which day would suit you?")
         await phone.wait_heard(after=begun)
-        await phone.wait_silence(200)
+        await phone.wait_silence(900)
         assert_whole(sounding(phone.heard_between(begun, time.monotonic()).pcm), ANSWER)
-        assert stage.session.closed
+        (start,) = second.record.received("session.start")
+        assert "Good morning." in str(start.event["session"]["input"])
 
 
 async def test_session_that_expires_in_the_middle(asterisk: AsteriskInstance) -> None:

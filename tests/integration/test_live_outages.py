@@ -14,7 +14,7 @@ from rig import Rig, until
 from arivox.emulator import sound
 from arivox.emulator.openai.messages import RequestError
 from arivox.emulator.openai_live.session import LiveSession
-from arivox.emulator.script import Script, Stage
+from arivox.emulator.script import Script, Stage, in_turn
 from arivox.providers.openai_live import pulse
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.marked import MarkedStream
@@ -25,8 +25,6 @@ LIVE: dict[str, Any] = {"ai_service_provider": "openai-live", "idle_caller_s": 0
 LOST = "the AI's session is lost"
 ANSWER = MarkedStream(1.0)
 QUESTION = MarkedStream(1.5)
-# These hold with the core that knows what the AI owes, and when to ask again.
-OWED = pytest.mark.xfail(strict=True, reason="nothing above a session asks again yet")
 FLOW = """
 common:
   states:
@@ -257,23 +255,35 @@ async def test_service_that_falls_mute_is_replaced(
 # --- what the agent owes ---
 
 
-@OWED
 async def test_sound_for_which_a_session_was_ended_is_not_sent_again(asterisk: AsteriskInstance) -> None:
     async with Rig(asterisk, listening, expect_log=[LOST], **LIVE) as rig:
         phone, first = await greeted(rig)
-        await phone.play(QUESTION.pcm()).done()
-        await first.wanted()
+        await ask(phone, first, "Something that it does not like.")
         await withhold(first)
         second = await rig.stage(2)
-        await second.wait_audio(500)
-        form = second.session.input_format
-        assert len(sounding(sound.decode(bytes(second.record.audio_received), form))) == 0
         await answer(phone, second, "What can I do for you?")
+        heard = sound.decode(bytes(second.record.audio_received), second.session.input_format)
+        assert len(sounding(heard)) == 0
 
 
-@OWED
+async def test_caller_to_whom_the_agent_says_nothing_is_answered_when_it_is_asked(
+    asterisk: AsteriskInstance,
+) -> None:
+    async with Rig(asterisk, listening, expect_log=["is asked again"], **LIVE) as rig:
+        phone, stage = await greeted(rig)
+        await stage.wait_for("session.instructions.append")  # for the greeting
+        await ask(phone, stage, "Which day?")
+        spoken = time.monotonic()
+        await stage.end()
+        await stage.wait_for("session.instructions.append")
+        assert time.monotonic() - spoken < 4.0
+        await answer(phone, stage, "On Monday.")
+
+
 async def test_words_without_a_sound_are_asked_for_as_speech(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, listening, expect_log=["in words without a sound"], **LIVE) as rig:
+    async with Rig(
+        asterisk, listening, expect_log=["in words without a sound", "had no sound"], **LIVE
+    ) as rig:
         phone, stage = await greeted(rig)
         await ask(phone, stage, "Which day?")
         spoken = time.monotonic()
@@ -288,9 +298,8 @@ async def test_words_without_a_sound_are_asked_for_as_speech(asterisk: AsteriskI
         assert said == ["Good morning.", "On Monday, I said."]
 
 
-@OWED
 async def test_task_that_nobody_speaks_of_is_spoken_of(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, listening, **LIVE) as rig:
+    async with Rig(asterisk, listening, expect_log=["had no sound"], **LIVE) as rig:
         phone, stage = await greeted(rig)
         await ask(phone, stage, "Which day?")
         await stage.end()
@@ -306,7 +315,23 @@ async def test_task_that_nobody_speaks_of_is_spoken_of(asterisk: AsteriskInstanc
         await answer(phone, stage, "On Monday.")
 
 
-@OWED
+async def test_service_of_which_only_silence_comes_is_replaced(asterisk: AsteriskInstance) -> None:
+    """It sends its unbroken sound and takes all that it is told, and does nothing."""
+    scripts = in_turn(Script(listens=True, answers=False), Script(listens=True))
+    async with Rig(asterisk, scripts, expect_log=["is mute", LOST], **LIVE) as rig:
+        phone = await rig.dial()
+        first = await rig.stage()
+        await first.wait_for("session.instructions.append")
+        form = first.session.output_format
+        await first.say(sound.encode(ANSWER.pcm(form.rate), form), transcript="Good morning.")
+        await phone.wait_heard()
+        await phone.wait_silence(900)
+        await phone.play(QUESTION.pcm()).done()
+        await until(lambda: len(rig.emulator.sessions) > 1, "another session", 12.0)
+        second = await rig.stage(2)
+        await answer(phone, second, "I am here.")
+
+
 async def test_request_that_fails_is_made_again_when_the_service_says(asterisk: AsteriskInstance) -> None:
     async with Rig(
         asterisk, lambda: Script(listens=True, answers=False), expect_log=["failed"], **LIVE

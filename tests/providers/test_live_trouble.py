@@ -12,6 +12,7 @@ from liveline import BRIEF, FRAME, Line, line
 
 from arivox.audio.format import ULAW
 from arivox.emulator import sound
+from arivox.emulator.openai_live import LiveOptions
 from arivox.emulator.script import Script, Stage, in_turn
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
@@ -450,6 +451,24 @@ async def test_same_request_reaches_the_service_each_time() -> None:
         assert made.appended() == ["Do this now: Say good-bye."] * 3
         ids = {frame.event["event_id"] for frame in made.record.received("session.instructions.append")}
         assert len(ids) == 3
+
+
+async def test_silence_and_receipts_are_no_sign_of_the_model() -> None:
+    async with line(lambda: Script(answers=False), live=LiveOptions(frame_ms=20, usage_every=0.1)) as made:
+        counters = made.session.counters
+        before = counters.messages_in
+        made.session.update(Brief("All of it.", BRIEF.tools))
+        made.session.speak()
+        await made.record.wait("session.instructions.appended", sent=True, count=2)
+        await made.record.wait("session.output_audio.delta", sent=True, count=30)
+        await made.record.wait("session.usage.updated", sent=True, count=3)
+        await read(made)
+        assert counters.messages_in == before
+        await made.stage.send({"type": "session.input_transcript.delta", "delta": "Hm."})
+        await made.once(lambda: counters.messages_in == before + 1, "words are one")
+        await made.stage.say(sound.tone(ULAW, 200), speed=1)
+        await made.until(AgentAudio)
+        assert counters.messages_in >= before + 2, "and so is a voice"
 
 
 # --- errors of a session that goes on ---

@@ -270,11 +270,12 @@ class LiveSession:
     # --- receiving ---
 
     def _message(self, data: bytes | memoryview) -> None:
-        self.counters.messages_in += 1
         self._pulse.heard(time.monotonic())
         try:
             name, message = protocol.parse(data)
+            self.counters.messages_in += name not in _NO_SIGN
         except ProtocolError as error:
+            self.counters.messages_in += 1
             log.warning("a message of the AI is ignored", origin=FROM_PROVIDER, error=str(error))
             return
         if self._debug:
@@ -329,7 +330,9 @@ class LiveSession:
     # --- the agent's voice ---
 
     def _on_audio(self, message: protocol.AudioDelta) -> None:
+        voice_at = self._speech.voice_at
         self._play(self._speech.feed(message.delta, time.monotonic()))
+        self.counters.messages_in += self._speech.voice_at > voice_at
 
     def _play(self, parts: list[bytes | Edge]) -> None:
         for part in parts:
@@ -576,6 +579,15 @@ _HANDLERS: Final[dict[str, Any]] = {
     "session.input_transcript.delta": LiveSession._on_caller_words,
     "session.delegation.created": LiveSession._on_delegation,
 }
+# What comes whether the model does anything or not. Of the sound, a voice counts.
+_NO_SIGN: Final = frozenset(
+    {
+        "session.instructions.appended",
+        "session.output_audio.delta",
+        "session.updated",
+        "session.usage.updated",
+    }
+)
 # What is heard even after the session was closed or lost.
 _TO_THE_END: Final = frozenset(
     {
