@@ -377,6 +377,27 @@ async def test_working_connection_is_not_left_for_a_service_that_cannot_be_reach
         assert (await made.until(Reconnected)).gap_ms == 0
 
 
+async def test_connection_that_was_opened_before_the_latest_handle_is_not_gone_on_with() -> None:
+    opening, go_on = asyncio.Event(), asyncio.Event()
+
+    async def leave(peer: Peer) -> None:
+        await peer.send(READY, handle("old"), GOING)
+        await opening.wait()
+        await peer.send(caller_said("Monday."), sound(), agent_said("And the time?"), DONE, handle("new"))
+        await peer.close(1011)
+
+    async def slow(peer: Peer) -> None:
+        opening.set()
+        await go_on.wait()
+        await peer.send(READY)
+
+    async with line(by_number(leave, slow, ready)) as made:
+        await made.until(ConnectionLost)
+        go_on.set()
+        await made.until(Reconnected)
+        assert made.google.peers[-1].setup["sessionResumption"] == {"handle": "new"}
+
+
 async def test_connection_that_leaves_a_question_unanswered_is_left_at_once() -> None:
     async def mute(peer: Peer) -> None:
         await peer.send(READY, handle("h"))
@@ -524,6 +545,24 @@ async def test_words_that_had_no_answer_are_heard_again_after_a_turn_with_nothin
 
 def asked_so_often(peer: Peer, count: int) -> bool:
     return len(peer.asked) == count
+
+
+async def test_question_is_answered_though_only_the_end_of_the_turn_is_told() -> None:
+    async def answer(peer: Peer) -> None:
+        await peer.send(READY, handle("h"))
+        await peer.until(lambda: len(peer.audio) > WORDS)
+        await peer.send(sound(), content(turnComplete=True))
+        await peer.until(lambda: peer.asked)
+
+    async with line(by_number(answer, ready)) as made:
+        ask(made)
+        await made.until(ResponseDone)
+        made.google.peers[0].abort()
+        await made.until(Reconnected)
+        made.session.speak("Say yes.")
+        second = made.google.peers[1]
+        await second.until(lambda: second.asked)
+        assert not loud(second.audio), "it has its answer"
 
 
 async def test_text_in_place_of_speech_is_told() -> None:

@@ -269,6 +269,15 @@ def test_caller_who_interrupted_waits_for_an_answer() -> None:
     assert take(of, turnComplete=True) == [CallerText("caller-1", "Stop, no"), *MUTE]
 
 
+def test_caller_who_is_in_the_middle_of_something_waits_for_nothing() -> None:
+    of = turns()
+    take(of, inputTranscription=words("My number is", finished=True))
+    assert take(of, turnComplete=True, turnCompleteReason="NEED_MORE_INPUT") == []
+    assert take(of, turnComplete=True) == MUTE, "that was all they had to say"
+    of.ask()
+    assert take(of, turnComplete=True, turnCompleteReason="NEED_MORE_INPUT") == MUTE, "we asked"
+
+
 def test_words_that_were_never_spoken_were_not_said() -> None:
     of = turns()
     of.ask()

@@ -54,6 +54,10 @@ class Owner(Protocol):
         """Return whether the session has got on since the connection was set up."""
         ...
 
+    def outdated(self, connection: Connection) -> bool:
+        """Return whether the connection takes the session up from before the latest handle."""
+        ...
+
     def give_up_turn(self, meaning: Closed | None = None) -> None:
         """Take note that whatever is in progress will not go on; ``meaning`` is how the service ended it."""
         ...
@@ -222,6 +226,10 @@ class Rotation:
             # Somebody spoke meanwhile, and the new connection would know nothing of it.
             await connection.close()
             self._look()
+            return
+        if not planned and self._owner.outdated(connection):
+            await connection.close()
+            self._renew(cause)
             return
         if planned and not self._owner.quiet:
             self._owner.give_up_turn()

@@ -243,7 +243,11 @@ class GeminiSession:
 
     def stale(self, connection: Connection) -> bool:
         """Return whether the session has got on since the connection was set up."""
-        return connection.handle != self._resumption.handle or connection.brief is not self._brief
+        return self.outdated(connection) or connection.brief is not self._brief
+
+    def outdated(self, connection: Connection) -> bool:
+        """Return whether the connection takes the session up from before the latest handle."""
+        return connection.handle != self._resumption.handle
 
     def begin_anew(self) -> None:
         """Take note that the next connection takes no session up."""
@@ -388,7 +392,9 @@ class GeminiSession:
                 self._sound(blob.data)
             elif part.text and not part.thought:
                 self._turns.wrote_text()
-        if content.generation_complete and not self._requests.own_words:
+        # Not all say that all is generated before they say that the turn is over.
+        complete = content.turn_complete and self._turns.generating and not content.interrupted
+        if (content.generation_complete or complete) and not self._requests.own_words:
             self._caller.answered()
         if content.turn_complete and self._turns.wrote and self._turns.still and not self._wrote:
             self._wrote = True

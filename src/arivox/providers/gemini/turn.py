@@ -37,7 +37,8 @@ from arivox.providers.gemini.protocol import (
 )
 
 # A turn that ended for one of these reasons is as it should be.
-_GOOD_ENDS: Final = frozenset({"", "TURN_COMPLETE_REASON_UNSPECIFIED", "NEED_MORE_INPUT"})
+_CALLER_GOES_ON: Final = "NEED_MORE_INPUT"
+_GOOD_ENDS: Final = frozenset({"", "TURN_COMPLETE_REASON_UNSPECIFIED", _CALLER_GOES_ON})
 # Parts of the reasons for which an answer is withheld for what is in it.
 _WITHHELD: Final = (
     "REJECTED",
@@ -281,9 +282,12 @@ class Turns:
             text = f"the answer ended early: {reason.replace('_', ' ').lower()}"
             rejected = any(part in reason for part in _WITHHELD)
             error = ProviderError(PROVIDER, text, code=reason, fatal=False, rejected=rejected)
-        yield from self._done(error, voice=voice)
+        awaited = self.asked or reason != _CALLER_GOES_ON  # who is in the middle of something awaits none
+        yield from self._done(error, voice=voice, awaited=awaited)
 
-    def _done(self, error: ProviderError | None, *, voice: bool) -> Iterator[ProviderEvent]:
+    def _done(
+        self, error: ProviderError | None, *, voice: bool, awaited: bool = True
+    ) -> Iterator[ProviderEvent]:
         """Tell that an answer is over, and of one that was due and has no sound."""
         if self._open:
             silent = self.asked and not self._ours  # since the results of tools
@@ -291,7 +295,7 @@ class Turns:
             silent = self.asked or self._said or bool(self._caller_words) or voice or self.wrote
             if silent and not self._cut:
                 self._drop_words()
-        silent = silent and not self._cut and error is None
+        silent = silent and awaited and not self._cut and error is None
         self._unfinished.clear()
         self._thinking = self.wrote = False
         yield from self._over(error)
