@@ -294,7 +294,7 @@ class Owed:
         if self.state is State.EXPECTED and self._for_caller and not self._turns:
             quiet = now - quiet_s + self._terms.patience + _TURNLESS_S
             self._deadline = max(self._deadline, min(quiet, self._since + _NOISY_S))
-        if now < self._deadline:
+        if now < self._deadline and not self._mute(now, signs):
             return None
         return self._overdue(now, signs)
 
@@ -354,6 +354,11 @@ class Owed:
         self._owe_caller(now)
         self._expect(now)
         return Step(Do.END_TURN, why="it does not end the caller's turn", for_caller=True)
+
+    def _mute(self, now: float, signs: int) -> bool:
+        """Return whether the AI does not even say that it begins, which one with turns says at once."""
+        asked = self.state is State.EXPECTED and self._attempts == 1 and self._asked_signs == signs
+        return asked and self._turns and now >= self._deadline - self._terms.patience / 2
 
     def _overdue(self, now: float, signs: int) -> Step:
         mute = self._asked_signs == signs
