@@ -387,7 +387,11 @@ async def _provider(settings: Settings) -> Finding:
     if faults:
         hint = f"Correct the {provider.prefix} or VAD_ setting that it names."
         return Finding(name, "failed", str(faults[0]), hint)
-    return Finding(name, "ok", f"{provider.model(settings)} opened a session in {elapsed} ms")
+    told = f"{provider.model(settings)} opened a session in {elapsed} ms"
+    if left_out := session.counters.left_out:
+        hint = "The warning above names the setting; calls go on without it."
+        return Finding(name, "warning", f"{told}, and refused {left_out} part(s) of its configuration", hint)
+    return Finding(name, "ok", told)
 
 
 def _provider_hint(provider: Provider, error: ProviderError) -> str:

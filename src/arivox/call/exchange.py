@@ -7,18 +7,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 import structlog
 
 from arivox.audio.format import AudioFormat
-from arivox.audio.g711 import Law
 from arivox.call.actions import Actions
 from arivox.call.ending import EndReason
 from arivox.call.farewell import Farewell
-from arivox.call.listener import Listener
 from arivox.call.outcomes import Outcomes
-from arivox.call.owed import Do, How, Owed, State, Step, Terms
+from arivox.call.owed import State
+from arivox.call.reminder import Reminder, silent
 from arivox.call.sessions.sessions import Sessions
 from arivox.call.timeline import Timeline
 from arivox.call.watchdog import Alarm, Limits, Watchdog
@@ -46,7 +45,6 @@ from arivox.providers.base import (
     ToolCall,
     ToolCallsCancelled,
 )
-from arivox.providers.refusal import PASSING
 from arivox.settings.settings import Settings
 from arivox.tools import CallInfo
 
@@ -54,11 +52,6 @@ log = structlog.get_logger()
 
 _SETTLED_S: Final = 0.5  # an agent that is silent so long has finished
 _POLL_S: Final = 0.05
-_UNHEARD_VOICE_S: Final = 0.5  # a shorter sound may be none that an AI takes for a voice
-_UNHEARD_AFTER_S: Final = 3.0
-_UNHEARD_AGAIN_S: Final = 20.0  # a line with noises that are no words is not asked about more often
-_LEAVE_EARLY_S: Final = 60.0  # before the AI's session ends, at a quiet moment
-_QUIET_S: Final = 1.0
 
 _GOODBYE: Final = (
     "The time for this call is over. Say good-bye now, in the caller's language, in one or two short "
@@ -72,18 +65,6 @@ _IDLE_GOODBYE: Final = (
     "The caller has not spoken for a long time. Say good-bye now, in the caller's language, in one short "
     'sentence. Say: "I cannot hear you, so I will hang up now. Good-bye."'
 )
-_AGAIN: Final = {
-    How.ALOUD: "Your last answer had no sound, and the caller waits. Speak now: say your answer aloud.",
-    How.OTHERWISE: (
-        "Your last answer was withheld, and the caller waits. Answer in other words, in one or two plain "
-        "sentences, or say that you cannot help with this and ask what else you can do."
-    ),
-    How.GO_ON: "Your last answer broke off in the middle. Go on where you stopped, without a greeting.",
-    How.UNHEARD: (
-        "The caller has said something that may not have reached you. If you heard it, answer it. If not, "
-        "say in one short sentence that you did not hear them, and ask them to say it again."
-    ),
-}
 
 
 class Exchange:
@@ -118,8 +99,18 @@ class Exchange:
         self._ended = False
         now = time.monotonic()
         self._watchdog = Watchdog(Limits.of(settings), now)
-        self._owed = Owed(Terms.of(settings), turns=self.session.capabilities.turns)
-        self._listener = Listener(cast(Law, audio.law or "ulaw"))
+        self._reminder = Reminder(
+            settings,
+            audio,
+            self.session,
+            self.playout,
+            timeline,
+            instructions=lambda: conversation.brief.instructions,
+            flush=self._flush,
+            turn_ended=self._turn_is_ended,
+            give_up=self._failed,
+        )
+        self._owed = self._reminder.owed
         self._farewell = Farewell(settings.goodbye_before_s)
         self._sounded = False  # the present answer was heard, or did something
         self._turn_ended_ms: int | None = None
@@ -129,9 +120,6 @@ class Exchange:
         self._hushed = False  # their telephone put us on hold, or they are being replaced
         self._away = False  # one of the two
         self._away_since = 0.0
-        self._unheard_at = float("-inf")
-        self._leave_at = float("inf")  # the AI's session ends soon: another takes its place at a quiet moment
-        self._last_error: ProviderError | None = None
 
     # --- from the call ---
 
@@ -152,7 +140,7 @@ class Exchange:
 
     def hear(self, frame: bytes) -> None:
         """Take the next frame of the caller's sound."""
-        self._listener.add(frame, agent=self.playout.playing, signs=self.session.messages_in)
+        self._reminder.hear(frame)
         self.session.send_audio(frame)
 
     def key(self, digit: str) -> None:
@@ -172,7 +160,7 @@ class Exchange:
             self._finish(ending)
             return
         if not self._ended:
-            self._see_to_the_ai(now)
+            self._reminder.check(now, waiting=self._away or self._outcomes.awaited)
         alarm = self._watchdog.check(now, owed=self._owed.open)
         if alarm is not None:
             self._timeline.add("alarm", name=alarm.name.lower())
@@ -350,8 +338,7 @@ class Exchange:
             case Reconnected():
                 self._on_reconnected(event)
             case SessionExpires():
-                early = min(_LEAVE_EARLY_S, event.seconds / 10)
-                self._leave_at = time.monotonic() + event.seconds - early
+                self._reminder.expires(event.seconds, time.monotonic())
             case Fault():
                 self._on_fault(event.error)
 
@@ -389,6 +376,11 @@ class Exchange:
         self._transcript.caller_speaks(self._conversation.state, time.time(), event.item_id)
         self._on_interrupted(cuts)
 
+    def _turn_is_ended(self, now: float) -> None:
+        """Hear that the caller's turn was ended for the AI."""
+        self._turn_ended_ms = self._timeline.now_ms()
+        self._watchdog.caller_stopped(now)
+
     def _cut(self) -> list[Cut]:
         """Silence the agent at once."""
         cuts = self._flush()
@@ -420,7 +412,7 @@ class Exchange:
         sounded, self._sounded = self._sounded, False
         self._finish_item(self._item)
         if event.status == "failed":
-            self._answer_failed(event.error or _silent("failed without a reason"), heard=sounded)
+            self._answer_failed(event.error or silent("failed without a reason"), heard=sounded)
         elif self.session.busy:
             # It called a tool, or another answer was asked for: that one is awaited now.
             self._owed.more(now)
@@ -429,7 +421,7 @@ class Exchange:
             if not (event.status == "cancelled" and self._owed.open):
                 self._owed.done()
         elif event.status == "incomplete":
-            error = event.error or _silent("broke its answer off before the first sound")
+            error = event.error or silent("broke its answer off before the first sound")
             self._answer_failed(error, heard=False)
         elif event.status == "completed":
             self._timeline.add("provider.answer_empty")
@@ -442,10 +434,7 @@ class Exchange:
 
     def _on_reconnected(self, event: Reconnected) -> None:
         now = time.monotonic()
-        self._leave_at = float("inf")
-        self._owed.pause("connection", False, now)
-        if self.session.busy:
-            self._owed.more(now)
+        self._reminder.reconnected(now)
         self._turn_ended_ms = None
         self._timeline.add(
             "provider.reconnected", cause=event.cause, resumed=event.resumed, gap_ms=event.gap_ms
@@ -463,10 +452,7 @@ class Exchange:
             return
         self._timeline.add("provider.error", error=str(error))
         log.warning("the AI reports an error; the call goes on", error=str(error))
-        if self._owed.open and (error.code in PASSING or error.retry_after_s is not None):
-            # What it owes will not come, whether it says so of the answer or not.
-            self._last_error = error
-            self._owed.failed(time.monotonic(), error.message, wait=error.retry_after_s)
+        self._reminder.fault(error, time.monotonic())
 
     def _answer_failed(self, error: ProviderError, *, heard: bool) -> None:
         """Hear that an answer failed: it is asked for again, or it would be a silent turn."""
@@ -475,73 +461,7 @@ class Exchange:
         if error.fatal:
             self._failed(error)
             return
-        self._last_error = error
-        self._owed.failed(
-            time.monotonic(),
-            error.message,
-            wait=error.retry_after_s,
-            rejected=error.rejected,
-            heard=heard,
-        )
-
-    # --- what the AI owes ---
-
-    def _see_to_the_ai(self, now: float) -> None:
-        """See to an AI that owes an answer, that is deaf, or whose session ends soon."""
-        line, signs, playing = self._listener, self.session.messages_in, self.playout.playing
-        if line.said_s >= _UNHEARD_VOICE_S and line.quiet_s >= _UNHEARD_AFTER_S:
-            deaf = signs == line.began_at and not (playing or self._away or self._outcomes.awaited)
-            if deaf and not self._owed.open and now - self._unheard_at >= _UNHEARD_AGAIN_S:
-                self._unheard_at = now
-                self._owed.unheard(now)
-            line.forget()
-        step = self._owed.due(now, signs, quiet_s=line.quiet_s, voiced=line.said_s > 0, playing=playing)
-        if step is not None:
-            self._take(step)
-        elif now >= self._leave_at and self._nothing_goes_on:
-            self._leave_at = float("inf")
-            self.session.renew("its session ends soon", mute=False)
-
-    @property
-    def _nothing_goes_on(self) -> bool:
-        owed = self._owed
-        busy = self.session.busy or self.playout.playing or self._outcomes.awaited
-        return not (busy or owed.open or owed.caller_speaks) and self._listener.quiet_s >= _QUIET_S
-
-    def _take(self, step: Step) -> None:
-        """Do what the AI's silence asks for."""
-        self._timeline.add("provider.owes", do=step.do.name.lower(), why=step.why)
-        match step.do:
-            case Do.END_TURN:
-                log.warning("the AI does not end the caller's turn; it is ended")
-                self._turn_ended_ms = self._timeline.now_ms()
-                self._watchdog.caller_stopped(time.monotonic())
-                self.session.end_turn()
-            case Do.ASK:
-                note = log.info if step.planned else log.warning
-                note("the AI owes an answer; it is asked again", why=step.why)
-                self.session.interrupt(self._flush(), cancel=True)
-                self.session.speak(self._words(step))
-            case Do.RENEW:
-                log.warning("the AI is mute; going on over another connection", why=step.why)
-                self.session.interrupt(self._flush(), cancel=True)
-                self.session.renew(f"it was mute: {step.why}", again=step.for_caller)
-                if not step.for_caller:
-                    self.session.speak(self._words(step))
-            case Do.GIVE_UP:
-                self._failed(self._last_error or _silent(step.why))
-
-    def _words(self, step: Step) -> str | None:
-        """Return the words to ask again with."""
-        nudge = _AGAIN.get(step.how)
-        if nudge is None or (step.how is How.ALOUD and step.words is not None):
-            return step.words
-        if step.words is not None:
-            return f"{step.words}\n\n{nudge}"
-        if self.session.capabilities.update == "session":
-            # These words take the place of the instructions for one answer, which go on to hold.
-            return f"{self._conversation.brief.instructions}\n\n{nudge}"
-        return nudge
+        self._reminder.failed(error, time.monotonic(), heard=heard)
 
     def _failed(self, error: ProviderError) -> None:
         if self._ended:
@@ -606,7 +526,3 @@ class Exchange:
     def _finish(self, reason: EndReason) -> None:
         self._ended = self._outcomes.over = True
         self._end(reason)
-
-
-def _silent(what: str) -> ProviderError:
-    return ProviderError("the AI", what, code="silent", fatal=False)
