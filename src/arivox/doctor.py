@@ -384,13 +384,12 @@ async def _provider(settings: Settings) -> Finding:
         return Finding(name, "failed", str(error))
     except ProviderError as error:
         return Finding(name, "failed", str(error), _provider_hint(provider, error))
+    told = f"{provider.model(settings)} opened a session in {elapsed} ms"
+    if session.counters.left_out:
+        return Finding(name, "warning", f"{told}, but {faults[0].message}" if faults else told)
     if faults:
         hint = f"Correct the {provider.prefix} or VAD_ setting that it names."
         return Finding(name, "failed", str(faults[0]), hint)
-    told = f"{provider.model(settings)} opened a session in {elapsed} ms"
-    if left_out := session.counters.left_out:
-        hint = "The warning above names the setting; calls go on without it."
-        return Finding(name, "warning", f"{told}, and refused {left_out} part(s) of its configuration", hint)
     return Finding(name, "ok", told)
 
 

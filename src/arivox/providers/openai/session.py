@@ -392,14 +392,11 @@ class OpenAISession:
     def _configure_again(self, body: protocol.ErrorBody, error: ProviderError) -> bool:
         """Configure the session without what the service refuses. Return False when it cannot do without."""
         parts = self._configuration.refused(body)
-        for part in parts:
-            log.warning(
-                "the AI refuses a part of its configuration; this call goes without it",
-                setting=part.setting,
-                error=str(error),
-            )
         if not parts:
             return False
+        names = ", ".join(part.setting for part in parts)
+        text = f"it goes without {names}, which it refuses: {error.message}"
+        self._on_event(Fault(ProviderError(PROVIDER, text, code=error.code, fatal=False)))
         self.counters.left_out += len(parts)
         if self._asking:
             self._asking = False
