@@ -384,13 +384,10 @@ async def _provider(settings: Settings) -> Finding:
         return Finding(name, "failed", str(error))
     except ProviderError as error:
         return Finding(name, "failed", str(error), _provider_hint(provider, error))
-    told = f"{provider.model(settings)} opened a session in {elapsed} ms"
-    if session.counters.left_out:
-        return Finding(name, "warning", f"{told}, but {faults[0].message}" if faults else told)
     if faults:
         hint = f"Correct the {provider.prefix} or VAD_ setting that it names."
         return Finding(name, "failed", str(faults[0]), hint)
-    return Finding(name, "ok", told)
+    return Finding(name, "ok", f"{provider.model(settings)} opened a session in {elapsed} ms")
 
 
 def _provider_hint(provider: Provider, error: ProviderError) -> str:

@@ -247,12 +247,16 @@ async def test_doctor_checks_the_provider_that_is_chosen(asterisk: AsteriskInsta
             run("doctor", "--provider=gemini", cwd=tmp_path, **good | {"GEMINI_MODEL_NAME": "gemini-parrot"}),
             run("doctor", "--provider=openai-live", cwd=tmp_path, **good | {"OPENAI_VOICE_ID": "robot"}),
         )
+        left_out = await run(
+            "doctor", cwd=tmp_path, **good | {"OPENAI_TRANSCRIPTION_MODEL": "gpt-live-transcribe"}
+        )
     assert re.search(r"^ok +gemini +gemini-3\.8-live opened a session", gemini.out, re.MULTILINE), gemini.out
     assert re.search(r"^ok +openai-live +gpt-live-1\.1 opened a session", live.out, re.MULTILINE), live.out
     assert "Everything is in order." in gemini.out
     assert "Everything is in order." in live.out
     assert_to_mend(key, r"^failed +gemini +.*\n +-> .*GEMINI_API_KEY")
     assert_to_mend(model, r"^failed +gemini +.*\n +-> .*GEMINI_MODEL_NAME")
+    assert_to_mend(left_out, r"^failed +openai +.*goes without OPENAI_TRANSCRIPTION_MODEL.*\n +-> .*OPENAI_")
     assert_to_mend(voice, r"^failed +openai-live +.*session\.audio\.output\.voice.*\n +-> .*OPENAI_")
 
 
