@@ -103,11 +103,15 @@ class FakeCall:
         self.channel = channel
         self.args = tuple(args)
         self.replaced: Channel | None = None
+        self.looked = 0
         self.over = asyncio.Event()
         self.gone: list[str] = []
 
     async def run(self) -> None:
         await self.over.wait()
+
+    async def look_again(self) -> None:
+        self.looked += 1
 
     def caller_replaced(self, channel: Channel) -> None:
         self.channel = channel
@@ -776,3 +780,12 @@ async def test_successor_who_was_not_heard_of_is_found_in_the_call_s_bridge(stay
             await asyncio.sleep(0)
     assert (call.gone, desk.calls) == ([], [call])
     desk.board.on_down()
+
+
+async def test_calls_are_looked_at_after_each_connect() -> None:
+    """A hold, or its end, may have been told while nobody heard it."""
+    desk = Desk()
+    desk.board.on_event(ENTERS)
+    for count in (1, 2):
+        await desk.compares(but=1)
+        assert desk.calls[0].looked == count

@@ -122,6 +122,8 @@ class Switchboard:
         log.info("connected to Asterisk", ari_url=self._ari.url, app=self._ari.app)
         self.connected.set()
         self._comparison.begin()
+        for call in self.calls:
+            self.spawn_once(call.look_again, f"look at {call.id}")
 
     def on_down(self) -> None:
         """Remember that events are missing. Calls and their audio go on without them."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hearing import assert_silent
 from rig import Rig, until
+from wire import LOST, Wire
 
 from arivox.emulator import sound
 from arivox.emulator.script import Script, Stage
 from arivox.testing import signal
 from arivox.testing.asterisk import AsteriskInstance
 from arivox.testing.marked import MarkedStream
-from arivox.testing.phone import SipPhone
+from arivox.testing.phone import AnswerPlan, SipPhone
 from arivox.testing.sdp import Direction
 
 pytestmark = pytest.mark.asterisk
@@ -199,7 +201,7 @@ common:
 """
 
 
-async def test_hold_while_a_tool_is_at_work(asterisk: AsteriskInstance, tmp_path: Any) -> None:
+async def test_hold_while_a_tool_is_at_work(asterisk: AsteriskInstance, tmp_path: Path) -> None:
     (tmp_path / "prompts.yaml").write_text(FLOW)
     (tmp_path / "tools.py").write_text(TOOL)
     files: dict[str, Any] = {"prompts_file": tmp_path / "prompts.yaml", "tools_file": tmp_path / "tools.py"}
@@ -212,6 +214,67 @@ async def test_hold_while_a_tool_is_at_work(asterisk: AsteriskInstance, tmp_path
         created = await stage.wait_for("conversation.item.create")
         assert "found" in created["item"]["output"], "the tool is not disturbed"
         assert len(rig.timelines[0].find("tool")) == 1
+        if stage.session.active is not None:
+            await say(stage, 1.0, speed=5)
+        await asyncio.sleep(0.5)
+        assert phone.heard_between(since + 0.3, time.monotonic()).pcm.size == 0
+        await taken_back(rig, phone, stage)
+
+
+@pytest.mark.parametrize("lost", ["hold", "its end"])
+async def test_hold_that_was_not_heard_of_is_found_after_the_reconnect(
+    asterisk: AsteriskInstance, lost: str
+) -> None:
+    async with (
+        Wire(asterisk) as wire,
+        Rig(asterisk, Script, ari_url=wire.url, expect_log=[LOST]) as rig,
+    ):
+        phone, stage = await greeted(rig)
+        if lost == "its end":
+            await held(rig, phone)
+        wire.freeze()
+        assert await (phone.hold() if lost == "hold" else phone.unhold()) == 200
+        wire.mend()
+        kind = "caller.hold" if lost == "hold" else "caller.unhold"
+        await until(lambda: bool(rig.timelines[0].find(kind)), "what was not heard of", 8)
+        await rig.reconciled()
+        if lost == "hold":
+            await taken_back(rig, phone, stage)
+        else:
+            begun = time.monotonic()
+            await stage.wanted()
+            await say(stage, 0.5, wait=False)
+            await phone.wait_heard(after=begun)
+
+
+@pytest.mark.parametrize("answer", [200, 486])
+async def test_hold_while_a_colleague_is_called(
+    asterisk: AsteriskInstance, tmp_path: Path, answer: int
+) -> None:
+    """Who was to be connected is; to a caller who comes back to the AI it speaks once they are there."""
+    (tmp_path / "prompts.yaml").write_text(FLOW.replace("look", "transfer_call"))
+    settings: dict[str, Any] = {"prompts_file": tmp_path / "prompts.yaml", "transfer_to": "peer=PJSIP/peer"}
+    server = ("127.0.0.1", asterisk.sip_port)
+    async with (
+        Rig(asterisk, Script, **settings) as rig,
+        SipPhone(server, user="peer", port=asterisk.peer_port, plan=AnswerPlan(answer, 1.0)) as other,
+    ):
+        phone, stage = await greeted(rig)
+        await stage.speech_started()
+        await stage.speech_stopped("Somebody, please.")
+        await stage.call("transfer_call", {"destination": "peer"})
+        await other.wait_state("ringing")
+        since = await held(rig, phone)
+        if answer == 200:
+            assert await rig.ended() == "transferred"
+            assert await phone.unhold() == 200
+            begun = time.monotonic()
+            other.play(signal.tone(500, 0.5))
+            await phone.wait_heard(after=begun)
+            await phone.hangup()
+            await other.wait_state("down")
+            return
+        await stage.wait_for("conversation.item.create")
         if stage.session.active is not None:
             await say(stage, 1.0, speed=5)
         await asyncio.sleep(0.5)

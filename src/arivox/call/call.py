@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from arivox.asterisk.codecs import complain, in_bridge
+from arivox.asterisk.hold import on_hold
 from arivox.asterisk.messages import CallerId, Channel
 from arivox.audio.format import AudioFormat
 from arivox.call.actions import Actions
@@ -159,6 +160,25 @@ class Call:
             return
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look_at_bridge())
+
+    async def look_again(self) -> None:
+        """Ask Asterisk for what lost events would have told: a hold or its end, and who answered."""
+        channel_id = self.caller.id
+        try:
+            channel = await self._ari.channel(channel_id)
+            held = await on_hold(self._ari, channel_id)
+        except ArivoxError as error:
+            log.debug("nothing is known of the caller's channel", call=self.id, error=str(error))
+            return
+        if self.released or self.caller.id != channel_id:
+            return
+        self.line.state(channel)
+        if held:
+            self.line.hold()
+        else:
+            self.line.unhold()
+        if self._talking:
+            self.left_bridge(self.media_id)  # it is looked whether it did
 
     def media_gone(self) -> None:
         """Hear that our media channel vanished from Asterisk."""
