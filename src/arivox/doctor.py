@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -191,35 +191,44 @@ async def _codecs(settings: Settings) -> AsyncIterator[Finding]:
     """Look for codecs that endpoints allow and Asterisk cannot translate: such callers hear nothing."""
     try:
         async with _own(settings) as ari:
-            endpoints = {name: await ari.allowed_codecs(name) for name in sorted(await ari.endpoints())}
+            endpoints = await _endpoints(ari)
             spoken = {codec for allowed in endpoints.values() for codec in allowed} - _NOT_SOUND
             deaf = await untranslatable(ari, sorted(spoken - SPOKEN))
-    except ChannelGoneError as error:
-        hint = "Is res_ari_endpoints loaded? Else compare allow= of the endpoints with core show translation."
-        yield Finding("codecs", "skipped", f"the endpoints' codecs cannot be read: {error}", hint)
-        return
     except ArivoxError as error:
         yield Finding("codecs", "failed", str(error))
         return
     if not endpoints:
-        yield Finding("codecs", "skipped", "there are no PJSIP endpoints")
-    elif not deaf:
-        yield Finding(
-            "codecs", "ok", f"what the endpoints allow can be translated: {', '.join(sorted(spoken))}"
-        )
+        hint = "Compare allow= of the endpoints with core show translation."
+        yield Finding("codecs", "skipped", "ARI tells nothing of the endpoints' codecs", hint)
+        return
+    if not deaf:
+        listed = ", ".join(sorted(spoken))
+        yield Finding("codecs", "ok", f"what the endpoints allow can be translated: {listed}")
+        return
     # Asterisk takes the first codec of the endpoint's own list that the telephone offers.
-    first = {name: allowed for name, allowed in endpoints.items() if deaf.intersection(allowed[:1])}
-    later = {name: allowed for name, allowed in endpoints.items() if deaf.intersection(allowed[1:])}
-    for state, found in (("failed", first), ("warning", {n: a for n, a in later.items() if n not in first})):
-        if found:
-            codecs = sorted({codec for allowed in found.values() for codec in deaf.intersection(allowed)})
-            told = f"callers of {_some(found)} who speak {' or '.join(codecs)} would hear nothing"
-            yield Finding(
-                "codecs",
-                "failed" if state == "failed" else "warning",
-                f"{told}: Asterisk cannot translate it",
-                f"Rather {mend('/'.join(codecs))}.",
-            )
+    first = {name: deaf.intersection(allowed) for name, allowed in endpoints.items() if deaf & {*allowed[:1]}}
+    later = {name: deaf.intersection(allowed) for name, allowed in endpoints.items() if name not in first}
+    for finding in (*_deaf("failed", first), *_deaf("warning", later)):
+        yield finding
+
+
+async def _endpoints(ari: AriClient) -> dict[str, tuple[str, ...]]:
+    """Return what each PJSIP endpoint allows; one that cannot be read is left out."""
+    found = {}
+    with suppress(ChannelGoneError):  # no PJSIP, or no res_ari_endpoints
+        for name in sorted(await ari.endpoints()):
+            with suppress(ChannelGoneError):
+                found[name] = await ari.allowed_codecs(name)
+    return found
+
+
+def _deaf(state: Literal["failed", "warning"], found: Mapping[str, Collection[str]]) -> Iterator[Finding]:
+    codecs = sorted({codec for deaf in found.values() for codec in deaf})
+    if codecs:
+        names = _some(name for name, deaf in found.items() if deaf)
+        told = f"callers of {names} who speak one of these would hear nothing: {_some(codecs)}"
+        hint = f"Rather {mend(codecs[0] if len(codecs) == 1 else 'them')}."
+        yield Finding("codecs", state, f"{told}; Asterisk cannot translate them", hint)
 
 
 def _some(names: Iterable[str]) -> str:

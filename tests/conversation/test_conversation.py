@@ -470,3 +470,15 @@ def test_resumed_conversation_has_forgotten_its_secrets(rich: Conversation) -> N
     assert (rich.state, rich.known) == ("size", {"account": "1234"})
     rich.resume("large", {}, ())
     assert rich.state == "size", "the conversation was over there"
+
+
+def test_news_of_the_line_are_told_in_every_state_until_there_are_others() -> None:
+    conversation = at("greeting")
+    assert conversation.told("Somebody else is on the line: Ann.").changed
+    for _ in range(2):
+        assert "Somebody else is on the line: Ann." in conversation.brief.focus
+        assert "Somebody else is on the line: Ann." in conversation.brief.instructions
+        on(conversation)
+    conversation.told("Somebody else is on the line: Bob.")
+    assert "Ann" not in conversation.brief.instructions
+    assert "Bob" in conversation.brief.focus

@@ -22,7 +22,7 @@ def mend(codec: str) -> str:
     """Return what to do about a codec that cannot be translated."""
     return (
         f"take {codec} out of allow= of the endpoint (pjsip.conf), or install Asterisk's module for it "
-        "(core show translation)"
+        "(see core show translation)"
     )
 
 
