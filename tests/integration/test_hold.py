@@ -23,7 +23,7 @@ from arivox.testing.sdp import Direction
 pytestmark = pytest.mark.asterisk
 AIS = ("openai", "gemini", "openai-live")
 STORY = MarkedStream(6.0)
-HZ = 700.0
+HZ, LOST_HZ = 700.0, 1100.0
 
 
 async def greeted(rig: Rig) -> tuple[SipPhone, Stage]:
@@ -109,6 +109,36 @@ async def test_what_is_said_into_a_hold_is_not_heard(
         await phone.hangup()
         assert await rig.ended() == "caller_hangup"
         assert rig.counters()["agent_heard_s"] < 0.3 + truncated["audio_end_ms"] / 1000 + 0.5 + 0.3
+
+
+@pytest.mark.parametrize("ai", AIS)
+async def test_nothing_that_was_said_into_a_hold_is_heard_later(asterisk: AsteriskInstance, ai: str) -> None:
+    """Neither the rest of a sentence nor what the AI begins meanwhile."""
+    async with Rig(asterisk, Script, ai_service_provider=ai) as rig:
+        phone, stage = await greeted(rig)
+        await stage.speech_started()
+        await stage.speech_stopped("Tell me.")
+        begun = time.monotonic()
+        await stage.wanted()
+        form = stage.session.output_format
+        story = sound.encode(signal.tone(LOST_HZ, 3.0, rate=form.rate), form)
+        await stage.say(story, wait=False)
+        await phone.wait_heard(after=begun)
+        await held(rig, phone)
+        await asyncio.sleep(0.5)
+        await say(stage, 1.0, wait=False)
+        await asyncio.sleep(3.5)  # all of it has come, also at the pace of speech
+        back = time.monotonic()
+        await taken_back(rig, phone, stage)
+        await phone.wait_silence(900)
+        heard = phone.heard_between(back, time.monotonic()).pcm
+        assert signal.tone_level_db(heard, LOST_HZ) < -40
+        assert sum(stop - start for start, stop in signal.active_segments(heard)) == pytest.approx(
+            500, abs=100
+        )
+        await phone.hangup()
+        assert await rig.ended() == "caller_hangup"
+        assert rig.counters()["agent_heard_s"] < 2.6
 
 
 @pytest.mark.parametrize("ai", AIS)
