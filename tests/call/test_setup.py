@@ -24,7 +24,7 @@ class FakeAri:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.states = ["Down", "Down", "Up"]
+        self.states = ["Down", "Ringing", "Up"]
         self.variables: dict[tuple[str, str], str] = {}
         self.away: set[str] = set()
         self.refuses = 0
@@ -40,6 +40,9 @@ class FakeAri:
         if channel_id in self.away:
             raise ChannelGoneError("Channel not found", status=404)
         return self.variables.get((channel_id, name), "")
+
+    async def ring(self, channel_id: str) -> None:
+        self.asked.append("ring")
 
     async def answer(self, channel_id: str) -> None:
         self.asked.append("answer")
@@ -99,6 +102,16 @@ async def test_channel_that_never_comes_up_is_not_waited_for() -> None:
     with pytest.raises(ChannelGoneError):
         await desk.build()
     assert "answer" not in desk.ari.asked
+
+
+@pytest.mark.parametrize(
+    ("state", "rings"), [("Ring", True), ("Up", True), ("Down", False), ("Ringing", False)]
+)
+async def test_who_is_being_called_is_not_told_that_it_rings(state: str, rings: bool) -> None:
+    """Asterisk would refuse it: 412."""
+    desk = Desk(Channel("1.2", state=state))
+    await desk.setup.ring()
+    assert desk.ari.asked == (["ring"] if rings else [])
 
 
 async def test_caller_is_answered_at_once() -> None:

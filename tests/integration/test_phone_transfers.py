@@ -15,6 +15,7 @@ from rig import Rig, until
 from wire import LOST, UNREACHABLE, Wire, cut_off, mend
 
 from arivox import switchboard
+from arivox.call.ending import EndReason
 from arivox.conversation.memory.archive import Archive
 from arivox.conversation.memory.spool import Spool
 from arivox.conversation.memory.store import make
@@ -223,6 +224,31 @@ async def test_customer_of_a_blind_transfer_is_a_caller(asterisk: AsteriskInstan
             assert rig.timelines[0].find("call.started")[0].data["caller"] == "4711"
             assert rig.timelines[0].find("provider.chosen")[0].data["name"] == "gemini"
             await assert_ends_with(rig, customer)
+
+
+async def test_who_takes_the_place_of_a_caller_whose_call_is_over_is_served_anew(
+    asterisk: AsteriskInstance,
+) -> None:
+    """As the dialplan wanted it for that caller; their channel cannot be answered while it rings elsewhere."""
+    async with Rig(asterisk, Script) as rig, peer(rig, RINGS) as other:
+        phone, _ = await greeted(rig, "711")
+        (call,) = rig.calls
+        call.caller.let_go = True
+        assert await phone.refer("730") == 202
+        await until(lambda: len(rig.timelines) == 2, "another call")
+        call.end(EndReason.TRANSFERRED)
+        await phone.hangup()
+        stage = await rig.stage(2)
+        await other.wait_state("up")
+        await stage.wanted()
+        await say(stage)
+        await other.wait_heard(predicate=lambda pcm: signal.tone_level_db(pcm, HZ) > -30)
+        started, chosen = (
+            rig.timelines[1].find(kind)[0].data for kind in ("call.started", "provider.chosen")
+        )
+        assert (started["exten"], chosen["name"]) == ("711", "gemini")
+        await other.hangup()
+        assert await rig.ended(1) == "caller_hangup"
 
 
 @pytest.mark.parametrize("status", [486, 603])

@@ -247,7 +247,7 @@ class Call:
             link.on_broken = lambda: self.end(EndReason.INTERNAL_ERROR)
             connecting = group.create_task(self._connect(exchange))
             if self._settings.answer == "when_ready":
-                await self._ari.ring(self.caller.id)
+                await setup.ring()
                 await connecting
             await setup.media(link, audio)
             self._listen(link, exchange)

@@ -26,6 +26,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _LOOK_S: Final = 0.05
+_AWAY: Final = frozenset({"Down", "Dialing", "Ringing"})
+"""States of a channel at whose far end a telephone is called: it answers itself."""
+
 _NO_CHANNEL: Final = (
     "Is a stop or restart of Asterisk pending (core stop gracefully)? It makes no new channels then. "
     "If not: is chan_rtp loaded?"
@@ -101,6 +104,11 @@ class Setup:
 
     # --- what is made ---
 
+    async def ring(self) -> None:
+        """Let the caller's telephone ring; somebody who is being called themselves is not told."""
+        if self._caller.channel.state not in _AWAY:
+            await self._ari.ring(self._caller.id)
+
     async def media(self, link: RtpLink, audio: AudioFormat) -> None:
         """Answer, make the media channel and the bridge, and join the two. Raises AsteriskError."""
         ari, legs = self._ari, self._legs
@@ -124,7 +132,7 @@ class Setup:
     async def _lifted(self) -> None:
         """Return once there is somebody to answer: who takes somebody's place may not be there yet."""
         state = self._caller.channel.state
-        while state == "Down":
+        while state in _AWAY:
             await asyncio.sleep(_LOOK_S)
             state = (await self._ari.channel(self._caller.id)).state
 
