@@ -229,7 +229,7 @@ async def test_customer_of_a_blind_transfer_is_a_caller(asterisk: AsteriskInstan
 async def test_who_takes_the_place_of_a_caller_whose_call_is_over_is_served_anew(
     asterisk: AsteriskInstance,
 ) -> None:
-    """As the dialplan wanted it for that caller; their channel cannot be answered while it rings elsewhere."""
+    """As the dialplan wanted it for them; their channel cannot be answered while it rings elsewhere."""
     async with Rig(asterisk, Script) as rig, peer(rig, RINGS) as other:
         phone, _ = await greeted(rig, "711")
         (call,) = rig.calls
