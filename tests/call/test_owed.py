@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from arivox.call.owed import Do, How, Owed, State, Step, Terms
 from arivox.settings.settings import Settings
 
-TERMS = Terms(patience=2.0, first_audio=10.0, response=15.0, turn_quiet=2.5)
+TERMS = Terms(patience=2.0, first_audio=10.0, response=15.0, thought=2.0, turn_quiet=2.5)
 
 
 class Line:
@@ -263,6 +263,19 @@ def test_turn_that_the_ai_does_not_end_is_ended_by_the_silence_on_the_line() -> 
     assert ask.do is Do.ASK, "and an answer is owed from then on"
 
 
+def test_end_that_is_told_after_the_turn_was_ended_owes_no_second_answer() -> None:
+    line = Line()
+    line.owed.caller_speaks_now(0)
+    assert line.steps(3, 3) == [(3, Do.END_TURN)]
+    line.owed.begun(3.3)
+    line.owed.sounded(3.5)
+    line.owed.turn_ended(4)
+    line.owed.done()
+    assert line.steps(5, 60) == []
+    line.owed.turn_ended(60)
+    assert line.steps(60, 63)[0] == (62, Do.ASK), "the next is a turn of its own"
+
+
 def test_turn_on_a_line_that_is_never_quiet_is_ended_after_half_a_minute() -> None:
     line = Line()
     line.quiet_s = 0.0
@@ -342,6 +355,7 @@ def test_two_pauses_end_with_the_later() -> None:
 def test_terms_leave_time_for_several_tries() -> None:
     assert Terms.of(Settings()) == TERMS
     assert Terms.of(Settings(response_timeout_s=2)).patience == 0.5
+    assert Terms.of(Settings(openai_reasoning_effort="high")).thought == 3.75
     assert Terms.of(Settings(vad_type="semantic_vad", vad_eagerness="low")).turn_quiet == 10
 
 

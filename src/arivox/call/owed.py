@@ -37,6 +37,7 @@ _LONGEST_TURN_S: Final = 30.0
 _TURN_PAUSE_S: Final = 0.6
 _TURNLESS_S: Final = 0.5  # an AI without turns is asked so much later: nobody knows when the turn ended
 _VAD_S: Final = 2.0  # a detector that ends a turn later than this after its time does not end it
+_THOUGHT: Final = {"medium": 2.0, "high": 4.0, "xhigh": 4.0}  # an AI that is to reason is given more time
 _SEMANTIC_S: Final = {"low": 8.0, "medium": 4.0, "auto": 4.0, "high": 2.0}
 
 
@@ -96,6 +97,8 @@ class Terms:
     patience: float
     first_audio: float
     response: float
+    thought: float
+    """What an answer that has begun may take until its first sound."""
     turn_quiet: float
     """So much silence on the line ends a turn that the AI does not end."""
 
@@ -108,7 +111,8 @@ class Terms:
         first_audio, response = settings.first_audio_timeout_s, settings.response_timeout_s
         # Within a limit there must be time to ask again, and over another connection.
         patience = min(settings.ask_again_s, first_audio / 4, response / 4)
-        return cls(patience, first_audio, response, pause + _VAD_S)
+        thought = patience * _THOUGHT.get(settings.openai_reasoning_effort, 1.0)
+        return cls(patience, first_audio, response, min(thought, response / 4), pause + _VAD_S)
 
 
 class Owed:
@@ -139,9 +143,10 @@ class Owed:
         self._failing_since = _NEVER
         self._hangs = 0
         # of the call
-        self._hang_s = terms.patience
+        self._hang_s = terms.thought
         self._failed_turns = 0
         self._begun_at = 0.0
+        self._ended_for_it = False  # the caller's turn, and the AI may still tell so
 
     def __repr__(self) -> str:
         return f"<Owed {self.state.name} attempts={self._attempts} failed_turns={self._failed_turns}>"
@@ -171,6 +176,9 @@ class Owed:
 
     def turn_ended(self, now: float) -> None:
         """The caller's turn ended: an answer is awaited."""
+        if self._ended_for_it and self.state is not State.CALLER:
+            self._ended_for_it = False  # the end of a turn that was answered already
+            return
         self._owe_caller(now)
         self._expect(now)
 
@@ -198,6 +206,7 @@ class Owed:
     def caller_speaks_now(self, now: float) -> None:
         """The caller began to speak: what was owed is void, their turn counts anew."""
         self._turn_over()
+        self._ended_for_it = False
         self.state, self._since = State.CALLER, now
         self._deadline = _NEVER
 
@@ -353,6 +362,7 @@ class Owed:
             return None
         self._owe_caller(now)
         self._expect(now)
+        self._ended_for_it = True
         return Step(Do.END_TURN, why="it does not end the caller's turn", for_caller=True)
 
     def _mute(self, now: float, signs: int) -> bool:
