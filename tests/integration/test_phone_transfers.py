@@ -204,7 +204,7 @@ async def test_customer_who_loses_the_ai_goes_on_where_the_operator_would_have(
             assert await line.refer_to(operator, "730") == 202
             await line.hangup()
             await assert_goes_on(rig, stage, customer, time.monotonic())
-            await stage.close(1000)
+            await stage.close(3000, "invalid_request_error.invalid_api_key")
             await hear_fallback(customer, timeout=10)
             assert await rig.ended() == "provider_failed"
             assert await rig.status_of() == "provider_failed"
