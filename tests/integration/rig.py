@@ -33,6 +33,11 @@ from arivox.testing.phone import SipPhone
 
 BOTH_LOOPS = pytest.mark.asyncio(loop_factories=["uvloop", "asyncio"])
 
+_PATIENT: dict[str, Any] = {
+    "ask_again_s": 20.0,
+    "first_audio_timeout_s": 80.0,
+    "response_timeout_s": 80.0,
+}
 _TIDY_S = 8.0  # a failed call plays its tone for two seconds, and the dialplan another two
 _POLL_S = 0.005
 
@@ -50,7 +55,9 @@ class Rig:
     """An emulator and a service in this event loop, and the phones that call; an async context manager.
 
     ``behaviour`` makes the AI of each call. ``expect_log`` are the errors and warnings that must be logged:
-    parts of their text; any other one fails the test, but with ``any_log``. Further keywords are settings.
+    parts of their text; any other one fails the test, but with ``any_log``. Unless ``patient``, an AI that
+    owes an answer is asked again as soon as in a real call: a test that is not about that may take its time.
+    Further keywords are settings.
 
     At the end all phones hang up; then no channel, bridge, RTP port, call, task, socket may be left.
     """
@@ -62,6 +69,7 @@ class Rig:
         *,
         expect_log: Sequence[str] = (),
         any_log: bool = False,
+        patient: bool = True,
         emulator: dict[str, Any] | None = None,
         port_count: int = 40,
         time_limit: float = 45.0,
@@ -75,7 +83,7 @@ class Rig:
         self._any_log = any_log
         self._port_count = port_count
         self._time_limit = time_limit
-        self._given = settings
+        self._given = (_PATIENT if patient else {}) | settings
         self._stack = AsyncExitStack()
         self._phones = AsyncExitStack()
         self._dialled = 0

@@ -195,7 +195,7 @@ async def test_caller_interrupts_gemini(asterisk: AsteriskInstance) -> None:
 
 async def test_interruption_without_an_answer_is_noticed(asterisk: AsteriskInstance) -> None:
     """A cough stops the agent, and the model has nothing to say to it."""
-    async with Rig(asterisk, listening, expect_log=["it is asked again"], **GEMINI) as rig:
+    async with Rig(asterisk, listening, expect_log=["it is asked again"], patient=False, **GEMINI) as rig:
         phone = await rig.dial()
         stage = await rig.stage()
         await stage.wanted()

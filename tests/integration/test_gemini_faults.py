@@ -313,7 +313,7 @@ async def test_service_that_closes_on_sound_while_a_tool_is_at_work(
 
 
 async def test_turn_with_nothing_in_it_is_asked_for_again(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, listening, expect_log=["had no sound"], **GEMINI) as rig:
+    async with Rig(asterisk, listening, expect_log=["had no sound"], patient=False, **GEMINI) as rig:
         phone, stage = await greeted(rig)
         asked = await ask(phone)
         await stage.wanted()
@@ -324,7 +324,7 @@ async def test_turn_with_nothing_in_it_is_asked_for_again(asterisk: AsteriskInst
 
 
 async def test_greeting_with_nothing_in_it_is_asked_for_again(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, listening, expect_log=["had no sound"], **GEMINI) as rig:
+    async with Rig(asterisk, listening, expect_log=["had no sound"], patient=False, **GEMINI) as rig:
         phone = await rig.dial()
         stage = await rig.stage()
         await stage.wanted()
@@ -350,7 +350,7 @@ async def test_answer_in_text_is_asked_for_again_as_speech(asterisk: AsteriskIns
 async def test_mute_connection_is_replaced(asterisk: AsteriskInstance) -> None:
     """Nothing comes, nor does it close: the question is heard again over another connection."""
     expected = ["the AI is mute", "given up"]
-    async with Rig(asterisk, listening, expect_log=expected, **GEMINI) as rig:
+    async with Rig(asterisk, listening, expect_log=expected, patient=False, **GEMINI) as rig:
         phone, stage = await greeted(rig)
         await stage.stall()
         asked = await ask(phone)

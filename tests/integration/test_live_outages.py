@@ -269,7 +269,7 @@ async def test_sound_for_which_a_session_was_ended_is_not_sent_again(asterisk: A
 async def test_caller_to_whom_the_agent_says_nothing_is_answered_when_it_is_asked(
     asterisk: AsteriskInstance,
 ) -> None:
-    async with Rig(asterisk, listening, expect_log=["is asked again"], **LIVE) as rig:
+    async with Rig(asterisk, listening, expect_log=["is asked again"], patient=False, **LIVE) as rig:
         phone, stage = await greeted(rig)
         await stage.wait_for("session.instructions.append")  # for the greeting
         await ask(phone, stage, "Which day?")
@@ -282,7 +282,7 @@ async def test_caller_to_whom_the_agent_says_nothing_is_answered_when_it_is_aske
 
 async def test_words_without_a_sound_are_asked_for_as_speech(asterisk: AsteriskInstance) -> None:
     async with Rig(
-        asterisk, listening, expect_log=["in words without a sound", "had no sound"], **LIVE
+        asterisk, listening, expect_log=["in words without a sound", "had no sound"], patient=False, **LIVE
     ) as rig:
         phone, stage = await greeted(rig)
         await ask(phone, stage, "Which day?")
@@ -299,7 +299,7 @@ async def test_words_without_a_sound_are_asked_for_as_speech(asterisk: AsteriskI
 
 
 async def test_task_that_nobody_speaks_of_is_spoken_of(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, listening, expect_log=["had no sound"], **LIVE) as rig:
+    async with Rig(asterisk, listening, expect_log=["had no sound"], patient=False, **LIVE) as rig:
         phone, stage = await greeted(rig)
         await ask(phone, stage, "Which day?")
         await stage.end()
@@ -318,7 +318,7 @@ async def test_task_that_nobody_speaks_of_is_spoken_of(asterisk: AsteriskInstanc
 async def test_service_of_which_only_silence_comes_is_replaced(asterisk: AsteriskInstance) -> None:
     """It sends its unbroken sound and takes all that it is told, and does nothing."""
     scripts = in_turn(Script(listens=True, answers=False), Script(listens=True))
-    async with Rig(asterisk, scripts, expect_log=["is mute", LOST], **LIVE) as rig:
+    async with Rig(asterisk, scripts, expect_log=["is mute", LOST], patient=False, **LIVE) as rig:
         phone = await rig.dial()
         first = await rig.stage()
         await first.wait_for("session.instructions.append")

@@ -86,7 +86,7 @@ EMPTY: dict[str, tuple[Callable[[Stage], Awaitable[None]], str, str]] = {
 async def test_greeting_in_which_nothing_is_heard(asterisk: AsteriskInstance, case: str) -> None:
     nothing, told, words = EMPTY[case]
     text = ["wrote its answer"] if case == "text" else []
-    async with Rig(asterisk, Script, expect_log=[told, *text]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=[told, *text]) as rig:
         phone = await rig.dial()
         stage = await rig.stage()
         await stage.wait_for("response.create")
@@ -103,7 +103,7 @@ async def test_greeting_in_which_nothing_is_heard(asterisk: AsteriskInstance, ca
 async def test_answer_in_which_nothing_is_heard(asterisk: AsteriskInstance, case: str) -> None:
     nothing, told, _ = EMPTY[case]
     text = ["wrote its answer"] if case == "text" else []
-    async with Rig(asterisk, Script, expect_log=[told, *text]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=[told, *text]) as rig:
         phone, stage = await greeted(rig)
         await stage.speech_started()
         await stage.speech_stopped("Which days are free?")
@@ -116,7 +116,7 @@ async def test_answer_in_which_nothing_is_heard(asterisk: AsteriskInstance, case
 
 
 async def test_answer_that_the_service_takes_back_is_asked_for_again(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, Script) as rig:
+    async with Rig(asterisk, Script, patient=False) as rig:
         phone, stage = await greeted(rig)
         await stage.speech_started()
         await stage.speech_stopped("Which days are free?")
@@ -130,7 +130,7 @@ async def test_answer_that_the_service_takes_back_is_asked_for_again(asterisk: A
 
 async def test_turn_to_which_no_answer_begins(asterisk: AsteriskInstance) -> None:
     """Also where the service hears no words in it."""
-    async with Rig(asterisk, Script, expect_log=["asked again"]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=["asked again"]) as rig:
         phone, stage = await greeted(rig)
         for kind in ("speech_started", "speech_stopped"):
             await stage.send({"type": f"input_audio_buffer.{kind}", "item_id": "item_caller"})
@@ -145,7 +145,7 @@ async def test_answer_that_begins_and_hangs_and_is_over_when_it_is_broken_off(
     asterisk: AsteriskInstance,
 ) -> None:
     """The service says that there is nothing to cancel: so it has ended, and another may be asked for."""
-    async with Rig(asterisk, Script, expect_log=["asked again"]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=["asked again"]) as rig:
         phone, stage = await greeted(rig)
         for kind in ("speech_started", "speech_stopped"):
             await stage.send({"type": f"input_audio_buffer.{kind}", "item_id": "item_caller"})
@@ -160,7 +160,7 @@ async def test_answer_that_begins_and_hangs_and_is_over_when_it_is_broken_off(
 async def test_ai_that_falls_mute_is_replaced_and_hears_the_caller_again(asterisk: AsteriskInstance) -> None:
     scripts = [Script(listens=True), Script(listens=True)]
     expect_log = ["asked again", "is mute", "session is lost"]
-    async with Rig(asterisk, in_turn(*scripts), expect_log=expect_log) as rig:
+    async with Rig(asterisk, in_turn(*scripts), patient=False, expect_log=expect_log) as rig:
         phone, first = await greeted(rig)
         playing = phone.play(MarkedStream(1.5).pcm())
         noticed = "input_audio_buffer.speech_started"
@@ -180,7 +180,7 @@ async def test_ai_that_falls_mute_is_replaced_and_hears_the_caller_again(asteris
 
 
 async def test_ai_that_shows_no_sign_of_having_heard_is_asked(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, Script, expect_log=[]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=[]) as rig:
         phone, stage = await greeted(rig)
         await until(lambda: not rig.calls[0]._exchange.playout.playing, "the greeting")  # type: ignore[union-attr]
         await stage.sleep(1.0)
@@ -196,7 +196,7 @@ async def test_ai_that_shows_no_sign_of_having_heard_is_asked(asterisk: Asterisk
 
 
 async def test_turn_that_the_ai_does_not_end_is_ended_by_the_silence(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, Script, expect_log=["does not end the caller's turn"]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=["does not end the caller's turn"]) as rig:
         phone, stage = await greeted(rig)
         playing = phone.play(signal.speech_like(1.5))
         await stage.send({"type": "input_audio_buffer.speech_started", "item_id": "item_caller"})
@@ -210,7 +210,7 @@ async def test_turn_that_the_ai_does_not_end_is_ended_by_the_silence(asterisk: A
 
 
 async def test_rate_limit_that_is_told_as_an_error_is_waited_for(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, Script, expect_log=["the AI reports an error"]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=["the AI reports an error"]) as rig:
         phone, stage = await greeted(rig)
         for kind in ("speech_started", "speech_stopped"):
             await stage.send({"type": f"input_audio_buffer.{kind}", "item_id": "item_caller"})

@@ -202,7 +202,7 @@ async def test_agent_that_hangs_up_while_the_caller_speaks_does_not(
     asterisk: AsteriskInstance, tmp_path: Path
 ) -> None:
     desk = Desk(tmp_path, seconds=0.0)
-    async with Rig(asterisk, Script, expect_log=["asked again"], **desk.settings) as rig:
+    async with Rig(asterisk, Script, expect_log=["asked again"], patient=False, **desk.settings) as rig:
         _, stage = await greeted(rig)
         await stage.speech_started()
         await stage.speech_stopped("Good-bye.")
@@ -295,6 +295,7 @@ async def test_ten_calls_through_random_losses_and_interruptions_book_once_each(
         asterisk,
         lambda: Booker(losses, chance, told),
         any_log=True,
+        patient=False,
         time_limit=100,
         ai_service_provider=provider,
         **desk.settings,
