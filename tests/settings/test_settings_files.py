@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -217,3 +219,87 @@ def test_any_text_gives_settings_or_an_error_that_names_the_line(pieces: list[st
     except SettingsError as error:
         told = str(error)
     assert "any.env, line " in told
+
+
+# --- what is no file, or no text ---
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()  # as Docker makes of a file that is to be mounted and is missing
+
+
+def _link_to_nothing(path: Path) -> None:
+    path.symlink_to("nothing")
+
+
+def _link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("make", [_directory, _link_to_nothing, _link_to_itself])
+@pytest.mark.parametrize("name", [".env", "arivox.yaml"])
+def test_what_cannot_be_read_is_told_also_under_its_default_name(
+    make: Callable[[Path], None], name: str
+) -> None:
+    make(Path(name))
+    with pytest.raises(SettingsError, match=rf"^{name}: cannot be read: "):
+        load({})
+
+
+@pytest.mark.parametrize("name", [".env", "arivox.yaml"])
+def test_file_without_an_end_is_refused(name: str) -> None:
+    Path(name).symlink_to("/dev/zero")
+    with pytest.raises(SettingsError, match=rf"^{name}: is larger than 1 MB"):
+        load({})
+
+
+def test_pipe_and_the_null_device_are_read() -> None:
+    read, write = os.pipe()
+    os.write(write, b"MAX_CALLS=3\n")
+    os.close(write)
+    try:
+        loaded = load({}, Path(f"/dev/fd/{read}"), Path(os.devnull))
+    finally:
+        os.close(read)
+    assert loaded.settings.max_calls == 3
+
+
+@pytest.mark.parametrize("name", [".env", "arivox.yaml"])
+@pytest.mark.parametrize("between", ["\0", "\v", "\f", "\x85", "\x1b[0m"])
+def test_control_character_is_refused_by_its_line(name: str, between: str) -> None:
+    sign = "=" if name == ".env" else ": "
+    Path(name).write_text(
+        f"MAX_CALLS{sign}3\nARI_USERNAME{sign}a{between}ARI_PASSWORD{sign}{SECRET}\n", encoding="utf-8"
+    )
+    with pytest.raises(SettingsError, match=rf"^{name}, line 2: holds the control character") as caught:
+        load({})
+    assert SECRET not in str(caught.value)
+
+
+def test_text_of_two_bytes_a_letter_is_refused() -> None:
+    for encoding in ("utf-16", "utf-16-le"):
+        Path(".env").write_text("ARI_USERNAME=a\n", encoding=encoding)
+        with pytest.raises(SettingsError, match=r"^\.env, line 1: .*UTF-8"):
+            load({})
+
+
+@pytest.mark.parametrize("line", ["ARI_USERNAME=a ARI_PASSWORD=b", "export ARI_USERNAME=a; ARI_PASSWORD=b"])
+def test_two_settings_in_one_line_are_told(tmp_path: Path, line: str) -> None:
+    (warning,) = from_files(tmp_path, env=f"\n{line}\n").warnings
+    assert warning.startswith(f"ARI_USERNAME (in {tmp_path / 'some.env'}, line 2) holds ARI_PASSWORD=")
+
+
+def test_quotes_that_nobody_took_away_are_told() -> None:
+    for quote in "'\"":
+        (warning,) = from_env(ARI_PASSWORD=f"{quote}{SECRET}{quote}").warnings
+        assert warning.startswith("ARI_PASSWORD (in the environment) is in quotes")
+        assert SECRET not in warning
+    assert from_env(ARI_PASSWORD="it's", OPENAI_SYSTEM_INSTRUCTION='Say "x"').warnings == []
+
+
+@pytest.mark.parametrize("word", ["", "~", "null", "Null"])
+def test_yaml_without_a_value_is_not_set(tmp_path: Path, word: str) -> None:
+    loaded = from_files(tmp_path, yaml=f"prompts_file: {word}\nmax_calls: {word}\nari_username: 'null'\n")
+    assert loaded.settings.prompts_file is None
+    assert loaded.settings.max_calls == 50
+    assert loaded.settings.ari_username == "null"

@@ -16,6 +16,7 @@ _ASSIGNMENT: Final = re.compile(
     r"\s*(?:export\s+)?'?([A-Za-z_]\w*)'?[^\S\n]*(?:([=:])[^\S\n]*)?(.*)", re.DOTALL
 )
 _COMMENT: Final = re.compile(r"\s#")
+_INNER: Final = re.compile(r"[\s;,]([A-Z]\w*)=")
 _QUOTES: Final = "'\""
 _PRINTED_QUOTES: Final = "“”„‘’«»"  # as word processors make them
 
@@ -53,8 +54,12 @@ def _value(file: Path, line: int, binding: Binding, lines: Lines, names: Names) 
                 )
     elif begun.startswith("#") and begun != raw:
         return ""  # a comment: so later releases of python-dotenv have it, too
-    elif _COMMENT.search(begun):
-        lines.cut(name, line)
+    else:
+        if _COMMENT.search(begun):
+            lines.cut(name, line)
+        for inner in _INNER.findall(value):
+            if inner in names.known:
+                lines.warn(name, line, f"holds {inner}= in its value: each setting needs a line of its own")
     if value.startswith(tuple(_PRINTED_QUOTES)):
         lines.warn(
             name, line, f"begins with {value[0]}, which is part of the value: quotes are straight (\" or ')"

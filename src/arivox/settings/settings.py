@@ -417,6 +417,8 @@ def load(
                 text, warning = _in_our_words(found, source.values[found], item, where)
                 values[item.name] = _convert(found, text, hints[item.name], item, where)
                 warnings += warning
+                if source.name == "the environment" and _quoted(text):
+                    warnings.append(f"{found} (in {where}) is in quotes, which are part of the value there")
                 break
     try:
         settings = Settings(**values)
@@ -439,11 +441,22 @@ def _plain(hint: Any) -> Any:
 
 def _read(path: Path | None, default: Path, read: Callable[[Path, Names], Source], names: Names) -> Source:
     file = path or default
-    if file.is_file():
-        return read(file, names)
-    if path is not None:
-        raise SettingsError(str(path), "no such file")
-    return Source(str(file), {})
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        if path is not None:
+            raise SettingsError(str(path), "no such file") from None
+        return Source(str(file), {})
+    except OSError as error:
+        raise SettingsError(str(file), f"cannot be read: {error.strerror}") from error
+    # Whatever has the name is meant: a directory (as Docker makes of a file that is missing) is told, too.
+    return read(file, names)
+
+
+def _quoted(text: str) -> bool:
+    """Return whether ``text`` stands in quotes: nobody takes them away, as a shell or ``.env`` does."""
+    text = text.strip()
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
 
 
 def _in_our_words(name: str, text: str, item: Field[Any], source: str) -> tuple[str, list[str]]:

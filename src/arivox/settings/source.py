@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from arivox.errors import SettingsError
+
+_LARGEST: Final = 1 << 20  # bytes: what is larger is no file of settings, or a device without an end
+# A line that ends in one of these would take the next one along, in one value that looks like two.
+_NO_TEXT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85]")
 
 
 @dataclass
@@ -76,13 +82,25 @@ class Lines:
 def read_text(file: Path) -> str:
     """Return the text of ``file``: UTF-8, with or without a byte order mark. Raises SettingsError."""
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            data = stream.read(_LARGEST + 1)
     except OSError as error:
         raise SettingsError(str(file), f"cannot be read: {error.strerror}") from error
+    if len(data) > _LARGEST:
+        raise SettingsError(str(file), f"is larger than {_LARGEST >> 20} MB: it is no file of settings")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         hint = "Save the file as UTF-8."
         raise SettingsError(f"{file}, line {line}", "cannot be read: it is not UTF-8", hint) from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    found = _NO_TEXT.search(text)
+    if found:
+        line = text.count("\n", 0, found.start()) + 1
+        raise SettingsError(
+            f"{file}, line {line}",
+            f"holds the control character U+{ord(found[0]):04X}",
+            "Save the file as plain text in UTF-8.",
+        )
+    return text

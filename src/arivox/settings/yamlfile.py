@@ -12,6 +12,7 @@ from arivox.errors import SettingsError
 from arivox.settings.source import Lines, Names, Source, read_text
 
 _COMMENT: Final = re.compile(r"[^\S\n]+#")
+_NOTHING: Final = frozenset({"~", "null", "Null", "NULL"})  # YAML's words for no value
 
 
 def read(file: Path, names: Names) -> Source:
@@ -33,7 +34,8 @@ def read(file: Path, names: Names) -> Source:
         name = key.value.upper() if isinstance(key, yaml.ScalarNode) else ""
         if not name or not isinstance(value, yaml.ScalarNode):
             raise SettingsError(name or "a name", "must be a single value", source=f"{file}, line {line}")
-        lines.add(name, value.value, line)
+        empty = value.style is None and value.value in _NOTHING
+        lines.add(name, "" if empty else value.value, line)
         if value.style is None and _COMMENT.match(text, value.end_mark.index) and value.value:
             lines.cut(name, line)
     return lines.source()
