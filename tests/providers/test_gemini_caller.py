@@ -144,6 +144,22 @@ def test_what_tripped_is_never_sent_again_and_what_was_never_sent_is() -> None:
     assert caller.replay()[-len(later) :] == tuple(later)
 
 
+def test_who_is_in_the_middle_of_words_that_tripped_is_known() -> None:
+    caller = after("ulaw", frames(-20, 1.0))
+    caller.forget()
+    assert caller.cut_off
+    assert not caller.voice
+    for frame in frames(-20, 0.5):
+        caller.add(frame)
+    assert caller.cut_off
+    for frame in silence(0.7):
+        caller.add(frame)
+    assert not caller.cut_off
+    caller = after("ulaw", frames(-20, 1.0), silence(0.7))
+    caller.forget()
+    assert not caller.cut_off
+
+
 def test_words_that_were_held_back_are_sent_once_and_kept() -> None:
     first, second = frames(-20, 0.5), frames(-15, 0.5)
     caller = after("ulaw", first)

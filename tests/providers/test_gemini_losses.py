@@ -142,6 +142,26 @@ async def test_caller_who_speaks_on_after_a_close_for_what_they_said_is_heard() 
         assert len(second.audio) < 45 * 640, "only what was said since"
 
 
+async def test_caller_whose_words_trip_the_service_is_not_talked_over() -> None:
+    """They are asked to say it again once they pause, and have said nothing more that brings an answer."""
+
+    async def trips(peer: Peer) -> None:
+        await peer.send(READY)
+        await peer.until(lambda: loud(peer.audio))
+        await peer.close(1007, INVALID)
+
+    async with line(by_number(trips, ready)) as made:
+        made.hear(repeat(LOUD, 50))
+        await made.until(Reconnected)
+        second = made.google.peers[1]
+        made.hear(repeat(SILENCE, 2))
+        await second.until(lambda: second.audio)
+        assert second.asked == []
+        made.hear(repeat(SILENCE, 40))
+        await second.until(lambda: second.asked)
+        assert second.asked == [MISSED]
+
+
 async def test_close_when_nobody_has_said_anything_needs_no_words() -> None:
     async def close(peer: Peer) -> None:
         await peer.send(READY)
@@ -265,6 +285,38 @@ async def test_handle_that_nobody_answers_is_given_up(monkeypatch: pytest.Monkey
         assert made.google.peers[1].setup["sessionResumption"] == {"handle": "h1"}
 
 
+async def test_new_session_that_nobody_answers_in_mid_call_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a fraction of the time there is: the caller waits."""
+    monkeypatch.setattr(opener, "_NEW_S", 0.2)
+
+    async def leave(peer: Peer) -> None:
+        await named(peer)
+        await peer.close(1011)
+
+    gone = refuses(1008, "BidiGenerateContent session not found")
+    async with line(by_number(leave, gone, hangs, ready)) as made:
+        reconnected = await made.until(Reconnected)
+        assert not reconnected.resumed
+        assert made.of(Fault) == []
+        assert len(made.google.peers) == 4
+
+
+async def test_service_that_is_slow_each_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener, "_NEW_S", 0.1)
+
+    async def slow(peer: Peer) -> None:
+        await asyncio.sleep(0.4)
+        await peer.send(READY)
+        if peer.number == 1:
+            await peer.close(1011)
+
+    async with line(slow) as made:
+        await made.until(Reconnected)
+        assert len(made.google.peers) == 2
+
+
 async def test_session_that_breaks_each_time_it_is_taken_up_is_given_up() -> None:
     async def behave(peer: Peer) -> None:
         if peer.number == 1:
@@ -305,6 +357,31 @@ async def test_key_that_is_refused_in_mid_call_ends_it_at_once() -> None:
         ask(made)
         assert (await made.until(Fault)).error.code == "invalid_api_key"
         assert len(made.google.peers) == 2
+
+
+async def test_sound_is_held_back_whatever_a_service_says_that_closes_on_it_twice() -> None:
+    """While it waits for a tool: three losses in a row would be no chance."""
+
+    async def trips(peer: Peer) -> None:
+        await peer.send(READY, tool_call(f"call-{peer.number}", "book"))
+        await peer.until(lambda: loud(peer.audio))
+        await peer.close(1011, "Internal error encountered.")
+
+    async def calls(peer: Peer) -> None:
+        await peer.send(READY, tool_call("call-3", "book"))
+
+    async with line(by_number(trips, trips, calls)) as made:
+        for number in (1, 2):
+            await made.until(ToolCall, number)
+            made.hear(repeat(LOUD, 20))
+            await made.until(Reconnected, number)
+        await made.until(ToolCall, 3)
+        made.hear(repeat(LOUD, 50))
+        third = made.google.peers[2]
+        for call in made.of(ToolCall):
+            assert not loud(third.audio), "no sound while one is at work"
+            made.session.tool_result(call.call_id, "done")
+        await third.until(lambda: loud(third.audio))
 
 
 # --- goAway ---

@@ -269,10 +269,10 @@ def test_caller_who_interrupted_waits_for_an_answer() -> None:
     assert take(of, turnComplete=True) == [CallerText("caller-1", "Stop, no"), *MUTE]
 
 
-def test_caller_who_is_in_the_middle_of_something_waits_for_nothing() -> None:
+def test_caller_who_is_in_the_middle_of_something_waits_only_once_they_say_no_more() -> None:
     of = turns()
     take(of, inputTranscription=words("My number is", finished=True))
-    assert take(of, turnComplete=True, turnCompleteReason="NEED_MORE_INPUT") == []
+    assert take(of, turnComplete=True, turnCompleteReason="NEED_MORE_INPUT") == [CallerActive()]
     assert take(of, turnComplete=True) == MUTE, "that was all they had to say"
     of.ask()
     assert take(of, turnComplete=True, turnCompleteReason="NEED_MORE_INPUT") == MUTE, "we asked"
@@ -401,3 +401,10 @@ def test_history_keeps_the_newest_of_both_sides() -> None:
         sound(of)
         take(of, outputTranscription=words(f"a{number}"), turnComplete=True)
     assert list(of.history) == [Utterance("agent", "a1"), Utterance("caller", "q2"), Utterance("agent", "a2")]
+
+
+def test_caller_of_whom_no_word_was_written_down_is_not_forgotten_when_more_is_needed() -> None:
+    of = turns()
+    message = content(turnComplete=True, turnCompleteReason="NEED_MORE_INPUT")
+    assert list(of.ends(message, voice=True)) == [CallerActive()]
+    assert list(of.ends(message, voice=False)) == [], "nobody said anything"

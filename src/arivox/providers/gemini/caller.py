@@ -32,6 +32,7 @@ class CallerAudio:
         self._held_back = 0  # frames in a row that were not sent
         self._unsent = 0  # of those that are kept, the latest
         self._being_answered = 0  # and the earliest
+        self._cut_off = False  # what was sent of the present words is forgotten
         self._loud = 0  # frames in a row
         self._since_loud = PRE_ROLL_FRAMES
 
@@ -44,6 +45,11 @@ class CallerAudio:
     def speaking(self) -> bool:
         """Return whether the caller is in the middle of their words, by their sound."""
         return bool(self._spoken) and self._since_loud <= _PAUSE_FRAMES
+
+    @property
+    def cut_off(self) -> bool:
+        """Return whether the caller may still be in the middle of words whose beginning was forgotten."""
+        return self._cut_off
 
     @property
     def unanswered(self) -> bool:
@@ -60,6 +66,7 @@ class CallerAudio:
         else:
             self._loud = 0
             self._since_loud += 1
+            self._cut_off = self._cut_off and self._since_loud <= _PAUSE_FRAMES
         self._held_back = 0 if sent else self._held_back + 1
         wordless = self._since_loud > _PAUSE_FRAMES if self._spoken else self._loud < ONSET_FRAMES
         if wordless:
@@ -99,6 +106,7 @@ class CallerAudio:
 
     def forget(self) -> None:
         """Hear that nothing which was sent may be sent again. What never was stays."""
+        self._cut_off = bool(self._spoken) and self._since_loud < PRE_ROLL_FRAMES
         self._drop_sent()
         self._recent.clear()
         self._loud = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -20,6 +21,8 @@ from arivox.providers.refusal import LASTING
 from arivox.settings.settings import Settings
 
 _RESUME_S: Final = 2.0  # a session that is taken up answers in less than one
+_NEW_S: Final = 2.5  # and a new one in mid-call no later: the caller waits, and the next attempt may do
+_SLOWER: Final = 3.0  # times what the first one took, at a service that is slow
 _MOST_REFUSALS: Final = 3  # of new sessions, in mid-call
 
 
@@ -47,6 +50,8 @@ class Opener:
         self._brief = brief
         self._history = history
         self._taken = False  # the service has taken a session of this call
+        self._took_s = 0.0  # so long at most
+        self._hung = 0  # new sessions in a row whose set-up was not answered
         self._refusals = 0  # in a row, since then
 
     async def open(self, *, beside: bool = False) -> Connection:
@@ -65,7 +70,7 @@ class Opener:
         else:
             await open_in_time(PROVIDER, self._timeout_s, attempt)
         self._taken = True
-        self._refusals = 0
+        self._refusals = self._hung = 0
         return opened[0]
 
     async def _beside(self) -> Connection:
@@ -90,19 +95,30 @@ class Opener:
         seeded = bool(history) and self._traits.seeded_history
         connection = self._connection(handle, brief)
         setup = protocol.setup(self._options, self._traits, brief, handle, seeded=seeded)
-        limit_s = min(_RESUME_S, self._timeout_s / 3) if handle else self._timeout_s
+        limit_s = self._limit_s(handle)
+        begun = time.monotonic()
         try:
             await connection.open(url, headers, setup, limit_s)
         except SetupRefusedError as error:
             self._refused(error, handle, beside=beside)
-            raise
-        except ProviderError as error:
-            if handle and error.code == "timeout":
+            if error.code == "timeout" and limit_s < self._timeout_s:
                 error.code = "connect"  # it was given less time than there is
             raise
+        except ProviderError as error:
+            if error.code == "timeout" and limit_s < self._timeout_s:
+                error.code = "connect"
+            raise
+        self._took_s = max(self._took_s, time.monotonic() - begun)
         if history:
             connection.send(protocol.history(history, self._traits))
         return connection
+
+    def _limit_s(self, handle: str) -> float:
+        """Return how long the next attempt may take."""
+        usual = _RESUME_S if handle else _NEW_S
+        if not handle and (not self._taken or self._hung):
+            return self._timeout_s
+        return min(max(usual, _SLOWER * self._took_s), self._timeout_s / 3)
 
     def _refused(self, error: SetupRefusedError, handle: str, *, beside: bool) -> None:
         """See what another attempt needs: ``connect`` is the code of an error after which one is made."""
@@ -110,6 +126,8 @@ class Opener:
             if not beside or error.code in HANDLE_GONE:
                 self.resumption.refused(error.code)
                 error.code = "connect"
+        elif error.code == "timeout":
+            self._hung += 1
         elif self._taken and not beside and error.code not in LASTING:
             # The service has taken the like of it before.
             self._refusals += 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from arivox.providers.gemini.closes import INVALID, POLICY
+
+_CHANCES: Final = 2  # so often a connection that waits for a tool is lost by chance: then it is the sound
 
 
 class Orphans:
@@ -14,6 +17,7 @@ class Orphans:
         self.holds_sound = False
         """The service closes on sound that comes while it waits for a tool: it is sent none then."""
         self._at_work: set[str] = set()
+        self._losses = 0  # of connections that waited for a tool
 
     def __bool__(self) -> bool:
         """Return whether one is at work."""
@@ -24,8 +28,11 @@ class Orphans:
 
         Return whether a tool is at work now.
         """
+        before = len(self._at_work)
         self._at_work.update(calls)
-        if self._at_work and code in (INVALID, POLICY):
+        if len(self._at_work) > before:
+            self._losses += 1
+        if self._at_work and (code in (INVALID, POLICY) or self._losses >= _CHANCES):
             self.holds_sound = True
         return bool(self._at_work)
 

@@ -26,11 +26,12 @@ class Requests:
         self.present = ""
         self._waiting: deque[str] = deque()
         self._owed = ""  # to be asked over the next connection
+        self._later = ""  # to be asked once the caller pauses
         self._tripped = ""  # the request whose connection was closed for what was sent
 
     def __bool__(self) -> bool:
         """Return whether something is to be asked."""
-        return bool(self._waiting or self._owed)
+        return bool(self._waiting or self._owed or self._later)
 
     @property
     def waiting(self) -> bool:
@@ -59,16 +60,32 @@ class Requests:
         """Hear that the caller speaks: their turn brings an answer, and another would talk over them."""
         self._waiting = deque(words for words in self._waiting if words not in _PLAIN)
 
+    @property
+    def waits_for_pause(self) -> bool:
+        """Return whether something is to be asked once the caller pauses."""
+        return bool(self._later)
+
+    def caller_pauses(self, *, heard: bool) -> None:
+        """Hear that the caller has paused; ``heard``: in words that bring an answer of their own."""
+        words, self._later = self._later, ""
+        if words and not heard:
+            self._waiting.appendleft(words)
+
+    def answer_begins(self) -> None:
+        """Hear that an answer begins: what was to be asked in the next pause is answered by it."""
+        self._later = ""
+
     # --- another connection ---
 
     def left_to_tools(self) -> None:
         """Hear that the connection is lost while tools are at work: their results bring an answer."""
-        self.present = self._owed = ""
+        self.present = self._owed = self._later = ""
         self.caller_interrupts()
 
     def lost(self, *, owed: bool, begun: bool) -> None:
         """Hear that the connection is lost, and with it an answer that is ``owed`` and may have ``begun``."""
         words, self.present = self.present, ""
+        self._owed, self._later = self._owed or self._later, ""
         if owed and words and not (begun and words in _PLAIN):
             self._again(words)
         elif owed:
@@ -80,16 +97,22 @@ class Requests:
         Words of the request may have been it as well, the second time.
         """
         words, self.present = self.present, ""
+        self._owed, self._later = self._owed or self._later, ""
         if owed and words not in _PLAIN and words != self._tripped:
             self._tripped = words
             self._again(words)
         elif owed:
             self._owed = MISSED
 
-    def goes_on(self, *, heard_again: bool, speaking: bool) -> None:
-        """Hear of another connection, and whether the caller's words are heard again, or go on just now."""
+    def goes_on(self, *, heard_again: bool, speaking: bool, cut_off: bool = False) -> None:
+        """Hear of another connection, and whether the caller's words are heard again, or go on just now.
+
+        ``cut_off``: words may go on of which nothing was heard yet.
+        """
         words, self._owed = self._owed, ""
-        if words and not (speaking if words == MISSED else heard_again):
+        if words == MISSED and cut_off and not heard_again:
+            self._later = words
+        elif words and not (speaking if words == MISSED else heard_again):
             self._waiting.appendleft(words)
 
     def _again(self, words: str) -> None:

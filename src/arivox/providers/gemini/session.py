@@ -137,6 +137,9 @@ class GeminiSession:
         if connection is not None and sent:
             self.counters.audio_out_frames += 1
             connection.send_audio(protocol.audio(self._head, self._transcoder.to_provider(data)))
+        if self._requests.waits_for_pause and not (self._caller.cut_off or self._caller.speaking):
+            self._requests.caller_pauses(heard=self._caller.voice)
+            self._ask_next()
 
     def speak(self, instructions: str | None = None) -> None:
         """Ask for an answer now, or after the one in progress."""
@@ -297,7 +300,9 @@ class GeminiSession:
         """Hear that ``connection`` replaces another."""
         self.counters.reconnects += 1
         self._on_event(Reconnected(cause, bool(connection.handle), gap_ms))
-        self._requests.goes_on(heard_again=self._caller.voice, speaking=self._caller.speaking)
+        self._requests.goes_on(
+            heard_again=self._caller.voice, speaking=self._caller.speaking, cut_off=self._caller.cut_off
+        )
 
     def begin(self, connection: Connection) -> None:
         """Tell a new connection what its session does not know, and go on over it."""
@@ -451,6 +456,7 @@ class GeminiSession:
                     self._unsaved.answered()
                 case ResponseStarted() if not (self._turns.mute or self._requests.own_words):
                     self._caller.answer_begins()
+                    self._requests.answer_begins()
                 case ResponseDone(status="completed") if not self._turns.mute:
                     self._unsaved.answered()
             self._on_event(event)

@@ -295,11 +295,13 @@ class Turns:
             silent = self.asked or self._said or bool(self._caller_words) or voice or self.wrote
             if silent and not self._cut:
                 self._drop_words()
-        silent = silent and awaited and not self._cut and error is None
+        silent = silent and not self._cut and error is None
         self._unfinished.clear()
         self._thinking = self.wrote = False
         yield from self._over(error)
-        if silent:
+        if silent and not awaited:
+            yield CallerActive()  # who says nothing more is answered after all
+        elif silent:
             self.mute = True
             yield ResponseStarted()
             yield ResponseDone("completed")
