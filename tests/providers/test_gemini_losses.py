@@ -30,6 +30,7 @@ from arivox.providers.base import (
     AgentAudio,
     AgentText,
     Brief,
+    CallerActive,
     CallerText,
     ConnectionLost,
     Fault,
@@ -805,3 +806,15 @@ async def test_agent_who_was_speaking_is_asked_to_go_on() -> None:
         second = await made.google.peer(2)
         await second.until(lambda: second.asked)
         assert second.asked == [GO_ON]
+
+
+async def test_what_comes_whether_the_caller_was_heard_or_not_is_no_sign_of_it() -> None:
+    """The end of the answer before, a handle, a count of tokens: a deaf service sends them, too."""
+
+    async def housekeeping(peer: Peer) -> None:
+        await peer.send(READY, sound(), DONE, handle("h"), {"usageMetadata": {"totalTokenCount": 7}}, GOING)
+        await peer.send(content(turnComplete=True), caller_said("Hello?"))
+
+    async with line(by_number(housekeeping, ready)) as made:
+        await made.until(CallerActive)
+        assert made.session.counters.messages_in == 2, "a sound and the caller's words"

@@ -408,3 +408,14 @@ def test_caller_of_whom_no_word_was_written_down_is_not_forgotten_when_more_is_n
     message = content(turnComplete=True, turnCompleteReason="NEED_MORE_INPUT")
     assert list(of.ends(message, voice=True)) == [CallerActive()]
     assert list(of.ends(message, voice=False)) == [], "nobody said anything"
+
+
+def test_turn_that_ends_while_the_caller_talks_is_no_answer_to_them() -> None:
+    """Another turnComplete of the answer before, for instance: to ask again would talk over them."""
+    of = turns()
+    message = content(turnComplete=True)
+    take(of, inputTranscription=words("My number is"))
+    assert ResponseDone("completed") not in list(of.ends(message, voice=True, talking=True))
+    assert list(of.ends(message, voice=True)) == MUTE
+    of.ask()
+    assert list(of.ends(message, voice=True, talking=True)) == MUTE, "we asked"

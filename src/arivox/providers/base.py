@@ -234,7 +234,7 @@ class SessionCounters:
     """What crossed the provider's socket, for the log line at the end of the call."""
 
     messages_in: int = 0
-    """Those that show that the AI does something: of an unbroken stream, not its silence."""
+    """Those that show that the AI does something: not housekeeping, nor the silence of an unbroken stream."""
     messages_out: int = 0
     audio_in_ms: float = 0.0
     audio_out_frames: int = 0

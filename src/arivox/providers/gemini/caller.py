@@ -14,6 +14,7 @@ from arivox.audio.g711 import Law
 from arivox.audio.voice import KEPT_FRAMES, ONSET_FRAMES, PRE_ROLL_FRAMES, quiet_codes
 
 _PAUSE_FRAMES: Final = 600 // PTIME_MS  # the longest pause kept between two words: more would tell nothing
+_WORD_PAUSE_FRAMES: Final = 100 // PTIME_MS  # a pause no longer is one within a word
 _ANSWER_DUE_FRAMES: Final = 1500 // PTIME_MS  # of silence after the last word: by then the service answers
 
 
@@ -45,6 +46,11 @@ class CallerAudio:
     def speaking(self) -> bool:
         """Return whether the caller is in the middle of their words, by their sound."""
         return bool(self._spoken) and self._since_loud <= _PAUSE_FRAMES
+
+    @property
+    def talking(self) -> bool:
+        """Return whether the caller is in the middle of a word: no service has taken that for the end."""
+        return bool(self._spoken) and self._since_loud <= _WORD_PAUSE_FRAMES
 
     @property
     def cut_off(self) -> bool:

@@ -117,15 +117,18 @@ class Connection:
             self._counters.uplink_dropped_frames += socket.dropped
 
     def _message(self, data: bytes | memoryview) -> None:
-        self._counters.messages_in += 1
         try:
             message = protocol.parse(data)
         except ProtocolError as error:
+            self._counters.messages_in += 1
             log.warning("a message of the AI is ignored", origin=FROM_PROVIDER, error=str(error))
             return
         if self._debug:
             log.debug("received", origin=FROM_PROVIDER, message=bytes(data[:500]).decode(errors="replace"))
-        self.useful = self.useful or message.does_something
+        # Handles, ends of turns and counts of tokens come whether the model heard the caller or not.
+        does_something = message.does_something
+        self._counters.messages_in += does_something
+        self.useful = self.useful or does_something
         if self._waiting is None:
             self._on_message(self, message)
         elif self._set_up.done():

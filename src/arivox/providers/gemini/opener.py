@@ -21,7 +21,9 @@ from arivox.providers.refusal import LASTING
 from arivox.settings.settings import Settings
 
 _RESUME_S: Final = 2.0  # a session that is taken up answers in less than one
-_NEW_S: Final = 2.5  # and a new one in mid-call no later: the caller waits, and the next attempt may do
+_NEW_S: Final = (
+    1.5  # nor does a new one in mid-call take longer: the caller waits, and the next attempt may do
+)
 _SLOWER: Final = 3.0  # times what the first one took, at a service that is slow
 _MOST_REFUSALS: Final = 3  # of new sessions, in mid-call
 

@@ -298,13 +298,17 @@ class Message(_Part, frozen=True):
     def does_something(self) -> bool:
         """Return whether the model does something, or hears something; to end a turn is neither."""
         content = self.server_content
-        return self.tool_call is not None or (
-            content is not None
-            and bool(
-                content.model_turn
-                or content.input_transcription
-                or content.output_transcription
-                or content.interrupted
+        return (
+            self.tool_call is not None
+            or self.voice_activity is not None
+            or (
+                content is not None
+                and bool(
+                    content.model_turn
+                    or content.input_transcription
+                    or content.output_transcription
+                    or content.interrupted
+                )
             )
         )
 

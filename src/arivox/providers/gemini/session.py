@@ -407,7 +407,7 @@ class GeminiSession:
         # A caller whose speech was told of has been noticed.
         self._emit(
             event
-            for event in self._turns.ends(content, voice=self._caller.voice)
+            for event in self._turns.ends(content, voice=self._caller.voice, talking=self._caller.talking)
             if not (self._speaking and isinstance(event, Interrupted))
         )
 

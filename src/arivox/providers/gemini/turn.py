@@ -87,6 +87,7 @@ class Turns:
         self._told: set[str] = set()  # ids of all calls
         self._idle_status = idle_status
         self._thinking = False  # the turn is complete, and the interaction is not idle
+        self._talking = False  # the caller, by their sound, as the latest message came
         self._said = False  # the caller has said something since the latest answer
         self._count = 0
         self._item = ""  # the stretch of speech that is open
@@ -193,11 +194,15 @@ class Turns:
                 self._words_item = self._item or f"item-{self._count + 1}"
             self._agent_words.append(words.text)
 
-    def ends(self, content: ServerContent, *, voice: bool = False) -> Iterator[ProviderEvent]:
+    def ends(
+        self, content: ServerContent, *, voice: bool = False, talking: bool = False
+    ) -> Iterator[ProviderEvent]:
         """Take what a message says about the end of an answer.
 
-        ``voice`` tells that the caller was heard here to say something that has no answer yet.
+        ``voice`` tells that the caller was heard here to say something that has no answer yet, ``talking``
+        that they are at it: what ends now is no answer to that.
         """
+        self._talking = talking
         if content.interrupted:
             yield from self._interrupted()
         if content.generation_complete:
@@ -292,7 +297,8 @@ class Turns:
         if self._open:
             silent = self.asked and not self._ours  # since the results of tools
         else:
-            silent = self.asked or self._said or bool(self._caller_words) or voice or self.wrote
+            said = self._said or bool(self._caller_words) or voice
+            silent = self.asked or self.wrote or (said and not self._talking)
             if silent and not self._cut:
                 self._drop_words()
         silent = silent and not self._cut and error is None
