@@ -155,6 +155,19 @@ def test_who_is_in_the_middle_of_words_that_tripped_is_known() -> None:
     for frame in silence(0.7):
         caller.add(frame)
     assert not caller.cut_off
+    assert caller.talked_on
+    caller = after("ulaw", frames(-20, 1.0))
+    caller.forget()
+    for frame in (*frames(-20, 0.2), *silence(0.7)):
+        caller.add(frame)
+    assert not caller.cut_off
+    assert not caller.talked_on, "the end of a word brings no answer"
+    caller = after("ulaw", frames(-20, 1.0))
+    caller.forget()
+    for frame in frames(-20, 2.5):
+        caller.add(frame)
+    assert not caller.cut_off
+    assert not caller.talked_on, "it hums"
     caller = after("ulaw", frames(-20, 1.0), silence(0.7))
     caller.forget()
     assert not caller.cut_off

@@ -15,6 +15,8 @@ from arivox.audio.voice import KEPT_FRAMES, ONSET_FRAMES, PRE_ROLL_FRAMES, quiet
 
 _PAUSE_FRAMES: Final = 600 // PTIME_MS  # the longest pause kept between two words: more would tell nothing
 _WORD_PAUSE_FRAMES: Final = 100 // PTIME_MS  # a pause no longer is one within a word
+_NO_PAUSE_FRAMES: Final = 2000 // PTIME_MS  # a line without a pause for so long hums
+_ENOUGH_FRAMES: Final = 500 // PTIME_MS  # of voice bring an answer
 _ANSWER_DUE_FRAMES: Final = 1500 // PTIME_MS  # of silence after the last word: by then the service answers
 
 
@@ -34,6 +36,8 @@ class CallerAudio:
         self._unsent = 0  # of those that are kept, the latest
         self._being_answered = 0  # and the earliest
         self._cut_off = False  # what was sent of the present words is forgotten
+        self._since_cut = 0  # frames
+        self._loud_since_cut = 0
         self._loud = 0  # frames in a row
         self._since_loud = PRE_ROLL_FRAMES
 
@@ -58,6 +62,11 @@ class CallerAudio:
         return self._cut_off
 
     @property
+    def talked_on(self) -> bool:
+        """Return whether they then said enough for an answer, and paused. A hum that never pauses is none."""
+        return self._loud_since_cut >= _ENOUGH_FRAMES and self._since_cut < _NO_PAUSE_FRAMES
+
+    @property
     def unanswered(self) -> bool:
         """Return whether the caller has said something, and waits longer than an answer takes."""
         return bool(self._spoken) and self._since_loud > _ANSWER_DUE_FRAMES
@@ -72,7 +81,10 @@ class CallerAudio:
         else:
             self._loud = 0
             self._since_loud += 1
-            self._cut_off = self._cut_off and self._since_loud <= _PAUSE_FRAMES
+        if self._cut_off:
+            self._since_cut += 1
+            self._loud_since_cut += self._since_loud == 0
+            self._cut_off = self._since_loud <= _PAUSE_FRAMES and self._since_cut < _NO_PAUSE_FRAMES
         self._held_back = 0 if sent else self._held_back + 1
         wordless = self._since_loud > _PAUSE_FRAMES if self._spoken else self._loud < ONSET_FRAMES
         if wordless:
@@ -113,6 +125,7 @@ class CallerAudio:
     def forget(self) -> None:
         """Hear that nothing which was sent may be sent again. What never was stays."""
         self._cut_off = bool(self._spoken) and self._since_loud < PRE_ROLL_FRAMES
+        self._since_cut = self._loud_since_cut = 0
         self._drop_sent()
         self._recent.clear()
         self._loud = 0

@@ -31,7 +31,7 @@ class Requests:
 
     def __bool__(self) -> bool:
         """Return whether something is to be asked."""
-        return bool(self._waiting or self._owed or self._later)
+        return bool(self._waiting or self._owed)
 
     @property
     def waiting(self) -> bool:

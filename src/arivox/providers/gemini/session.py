@@ -21,6 +21,7 @@ from arivox.providers.base import (
     AgentAudio,
     AgentText,
     Brief,
+    CallerActive,
     CallerText,
     ConnectionLost,
     Fault,
@@ -137,8 +138,9 @@ class GeminiSession:
         if connection is not None and sent:
             self.counters.audio_out_frames += 1
             connection.send_audio(protocol.audio(self._head, self._transcoder.to_provider(data)))
-        if self._requests.waits_for_pause and not (self._caller.cut_off or self._caller.speaking):
-            self._requests.caller_pauses(heard=self._caller.voice)
+        if self._requests.waits_for_pause and not self._caller.cut_off:
+            self._requests.caller_pauses(heard=self._caller.talked_on)
+            self._on_event(CallerActive())  # they wait for an answer now
             self._ask_next()
 
     def speak(self, instructions: str | None = None) -> None:
@@ -234,7 +236,8 @@ class GeminiSession:
     @property
     def quiet(self) -> bool:
         """Return whether nothing is going on that another connection would lose."""
-        return self._turns.quiet and not self._requests and not self._caller.voice
+        awaited = self._requests or self._requests.waits_for_pause or self._caller.voice
+        return self._turns.quiet and not awaited
 
     @property
     def overdue(self) -> bool:
