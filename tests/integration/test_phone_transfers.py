@@ -143,6 +143,23 @@ async def test_blind_transfer_in_the_middle_of_a_sentence(asterisk: AsteriskInst
         await assert_ends_with(rig, other)
 
 
+async def test_ai_does_not_hear_how_the_other_telephone_rings(asterisk: AsteriskInstance) -> None:
+    """It would take the tone for words, and answer."""
+    async with Rig(asterisk, Script) as rig, peer(rig, AnswerPlan(200, 4.0)) as other:
+        phone, stage = await greeted(rig)
+        assert await phone.refer("730") == 202
+        await until(lambda: bool(rig.timelines[0].find("caller.transferred")), "the transfer")
+        before = len(stage.record.audio_received)
+        await phone.hangup()
+        await other.wait_state("up")
+        form = stage.session.input_format
+        heard = sound.decode(bytes(stage.record.audio_received[before:]), form)
+        assert len(heard) > 3 * form.rate, "time goes on for it"
+        assert not heard.any()
+        await assert_goes_on(rig, stage, other, time.monotonic())
+        await assert_ends_with(rig, other)
+
+
 @pytest.mark.parametrize("ai", AIS)
 async def test_attended_transfer(asterisk: AsteriskInstance, ai: str) -> None:
     """The caller calls a colleague on a second line, and connects them with the AI."""

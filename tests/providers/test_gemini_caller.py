@@ -208,3 +208,16 @@ def test_caller_waits_for_an_answer_once_they_have_been_silent_longer_than_it_ta
 
 def test_there_is_nothing_before_the_first_frame() -> None:
     assert CallerAudio("ulaw").replay() == ()
+
+
+def test_hum_is_no_talking() -> None:
+    caller = after("ulaw", silence(0.5), frames(-20, 0.5))
+    assert caller.talking
+    for frame in silence(0.2):
+        caller.add(frame)
+    assert not caller.talking
+    for frame in frames(-20, 2.5):
+        caller.add(frame)
+    assert not caller.talking
+    caller.forget()
+    assert not caller.cut_off

@@ -336,7 +336,11 @@ class Call:
             if not self._ended.done():
                 exchange.hear(data)
 
-        ear = Ear(self._settings, link.audio, hear, lambda: conversation.private, lambda: self._actions.deaf)
+        def deaf() -> bool:
+            # Music and ringing tones are no caller, and would be answered.
+            return self._actions.deaf or self.line.absent
+
+        ear = Ear(self._settings, link.audio, hear, lambda: conversation.private, deaf)
         recorder = self._record(link.audio)
         link.start(ear.take, ear.tap(recorder) if recorder is not None else None)
 

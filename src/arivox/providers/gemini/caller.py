@@ -36,6 +36,7 @@ class CallerAudio:
         self._unsent = 0  # of those that are kept, the latest
         self._being_answered = 0  # and the earliest
         self._cut_off = False  # what was sent of the present words is forgotten
+        self._run = 0  # frames without a pause between words
         self._since_cut = 0  # frames
         self._loud_since_cut = 0
         self._loud = 0  # frames in a row
@@ -54,7 +55,8 @@ class CallerAudio:
     @property
     def talking(self) -> bool:
         """Return whether the caller is in the middle of a word: no service has taken that for the end."""
-        return bool(self._spoken) and self._since_loud <= _WORD_PAUSE_FRAMES
+        within = bool(self._spoken) and self._since_loud <= _WORD_PAUSE_FRAMES
+        return within and self._run < _NO_PAUSE_FRAMES
 
     @property
     def cut_off(self) -> bool:
@@ -81,6 +83,7 @@ class CallerAudio:
         else:
             self._loud = 0
             self._since_loud += 1
+        self._run = self._run + 1 if self._since_loud <= _WORD_PAUSE_FRAMES else 0
         if self._cut_off:
             self._since_cut += 1
             self._loud_since_cut += self._since_loud == 0
@@ -124,7 +127,8 @@ class CallerAudio:
 
     def forget(self) -> None:
         """Hear that nothing which was sent may be sent again. What never was stays."""
-        self._cut_off = bool(self._spoken) and self._since_loud < PRE_ROLL_FRAMES
+        within = bool(self._spoken) and self._since_loud < PRE_ROLL_FRAMES
+        self._cut_off = within and self._run < _NO_PAUSE_FRAMES
         self._since_cut = self._loud_since_cut = 0
         self._drop_sent()
         self._recent.clear()
