@@ -19,7 +19,7 @@ from arivox.errors import ArivoxError
 
 log = structlog.get_logger()
 
-_BACK_AFTER_S: Final = 0.1  # a transfer begins with the end of a hold: nobody is back then
+_BACK_AFTER_S: Final = 0.3  # a transfer begins with the end of a hold: nobody is back then
 _KNOWN_AFTER_S: Final = 0.2  # Asterisk learns who it is in the moments after they have answered
 
 _BACK: Final = (
