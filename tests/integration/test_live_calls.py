@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from hearing import assert_silent, assert_whole, last_loud, sounding
+from hearing import assert_all_heard, assert_silent, assert_whole, last_loud, sounding
 from rig import Rig, until
 
 from arivox.emulator import sound
@@ -40,7 +40,7 @@ async def greeted(rig: Rig) -> tuple[SipPhone, Stage]:
     await say(stage, transcript="Good morning.")
     await phone.wait_heard()
     await phone.wait_silence(900)
-    assert_whole(sounding(phone.heard().pcm), ANSWER)
+    assert_all_heard(phone.heard().pcm, ANSWER)
     return phone, stage
 
 
@@ -59,7 +59,7 @@ async def test_question_and_answer_are_heard_whole(asterisk: AsteriskInstance) -
         await say(stage, transcript="Which day would suit you?")
         await phone.wait_heard(after=asked)
         await phone.wait_silence(900)
-        assert_whole(sounding(phone.heard_between(asked, time.monotonic()).pcm), ANSWER)
+        assert_all_heard(phone.heard_between(asked, time.monotonic()).pcm, ANSWER)
         await phone.hangup()
         await rig.ended()
         timeline = rig.timelines[0]
@@ -93,7 +93,7 @@ async def test_model_that_is_spoken_over_stops_itself(asterisk: AsteriskInstance
         await say(stage)
         await phone.wait_heard(after=answered)
         await phone.wait_silence(900)
-        assert_whole(sounding(phone.heard_between(answered, time.monotonic()).pcm), ANSWER)
+        assert_all_heard(phone.heard_between(answered, time.monotonic()).pcm, ANSWER)
         assert not [frame for frame in stage.record.received() if "truncate" in frame.kind]
 
 
@@ -117,7 +117,7 @@ async def test_session_is_left_for_another_before_its_own_end(asterisk: Asterisk
         await say(second, transcript="Which day would suit you?")
         await phone.wait_heard(after=begun)
         await phone.wait_silence(900)
-        assert_whole(sounding(phone.heard_between(begun, time.monotonic()).pcm), ANSWER)
+        assert_all_heard(phone.heard_between(begun, time.monotonic()).pcm, ANSWER)
         (start,) = second.record.received("session.start")
         assert "Good morning." in str(start.event["session"]["input"])
 
@@ -141,12 +141,12 @@ async def test_session_that_expires_in_the_middle(asterisk: AsteriskInstance) ->
         assert "go on where the conversation stands" in asked.instructions
         await phone.wait_heard(after=begun)
         await phone.wait_silence(300)
-        assert_whole(sounding(phone.heard_between(begun, time.monotonic()).pcm), ANSWER)
+        assert_all_heard(phone.heard_between(begun, time.monotonic()).pcm, ANSWER)
         again = time.monotonic()
         await say(second, transcript="a time at nine.")
         await phone.wait_heard(after=again)
         await phone.wait_silence(900)
-        assert_whole(sounding(phone.heard_between(again, time.monotonic()).pcm), ANSWER)
+        assert_all_heard(phone.heard_between(again, time.monotonic()).pcm, ANSWER)
         (line,) = rig.logged(lost)
         assert "as long as it may" in line["error"]
 
@@ -177,7 +177,7 @@ async def test_ai_that_is_lost_is_called_again(asterisk: AsteriskInstance) -> No
         await say(second, transcript="Which day would suit you?")
         await phone.wait_heard(after=begun)
         await phone.wait_silence(900)
-        assert_whole(sounding(phone.heard_between(begun, time.monotonic()).pcm), ANSWER)
+        assert_all_heard(phone.heard_between(begun, time.monotonic()).pcm, ANSWER)
         (start,) = [frame for frame in second.record.received() if frame.kind == "session.start"]
         assert "Good morning." in str(start.event)
         await phone.hangup()
@@ -196,7 +196,7 @@ async def test_agent_ends_the_call_after_its_last_word(asterisk: AsteriskInstanc
         await stage.call("end_call", {})
         assert await rig.ended() == "completed"
         await phone.wait_state("down")
-        assert_whole(sounding(phone.heard_between(begun, time.monotonic()).pcm), ANSWER)
+        assert_all_heard(phone.heard_between(begun, time.monotonic()).pcm, ANSWER)
 
 
 async def test_stall_of_the_network_loses_no_word(asterisk: AsteriskInstance) -> None:
