@@ -200,3 +200,17 @@ def test_facts_are_bounded(count: int) -> None:
         errands.session_lost()
         errands.orphan_returned(f"call-{number}", "x" * 10, answer=False)
     assert len(list(errands.told())) <= 16
+
+
+def test_call_that_is_told_of_twice_is_one_call() -> None:
+    errands = Errands()
+    errands.answer_begins()
+    assert errands.called("a", *BOOK) is None
+    assert errands.waited_for("a", *SAME)
+    assert not errands.waited_for("b", *BOOK), "another one in the same answer is meant"
+    assert not errands.waited_for("a", *OTHER), "some services count their calls anew in each answer"
+    assert errands.returned("a", "booked") == []
+    errands.answer_begins()
+    assert not errands.waited_for("a", *BOOK)
+    assert errands.called("a", *SAME) == "booked", "it is given its result once more"
+    assert errands.called("a", *OTHER) is None

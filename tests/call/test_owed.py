@@ -123,6 +123,59 @@ def test_service_that_is_slow_is_not_asked_again_each_time() -> None:
     assert line.steps(10.25, 14.5) == []
 
 
+def slow_to_begin(line: Line, says_so: bool) -> None:
+    """Answer a turn four seconds late, whatever is asked meanwhile."""
+    line.owed.turn_ended(0)
+    assert [do for _, do in line.steps(0.25, 2)] == [Do.ASK]
+    line.signs += 1
+    if says_so:
+        line.owed.answering(2.1)
+    assert line.steps(2.25, 3.75) == []
+    line.owed.begun(4)
+    line.owed.sounded(4.1)
+    line.owed.done()
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_service_that_is_slow_to_begin_is_not_asked_again_each_time(says_so: bool) -> None:
+    line = Line()
+    slow_to_begin(line, says_so)
+    line.owed.turn_ended(10)
+    assert line.steps(10.25, 14.5) == []
+
+
+def test_service_that_begins_once_it_is_asked_is_given_no_more_time() -> None:
+    line = Line()
+    line.owed.turn_ended(0)
+    assert [do for _, do in line.steps(0.25, 2)] == [Do.ASK]
+    line.owed.begun(2.3)
+    line.owed.sounded(2.5)
+    line.owed.done()
+    line.owed.turn_ended(10)
+    assert [when for when, _ in line.steps(10.25, 12)] == [12]
+
+
+def test_service_that_asked_for_patience_is_not_slow() -> None:
+    line = Line()
+    line.owed.turn_ended(0)
+    line.owed.failed(0.5, "rate limit", wait=8.0)
+    assert [do for _, do in line.steps(0.75, 9)] == [Do.ASK]
+    line.owed.begun(9.9)
+    line.owed.sounded(10)
+    line.owed.done()
+    line.owed.turn_ended(20)
+    assert [when for when, _ in line.steps(20.25, 22)] == [22]
+
+
+def test_service_that_says_it_is_at_an_answer_and_is_not_is_asked_anew() -> None:
+    line = Line()
+    line.owed.turn_ended(0)
+    line.steps(0.25, 2)
+    line.signs += 1
+    line.owed.answering(2.1)
+    assert [do for _, do in line.steps(2.25, 7)] == [Do.ASK]
+
+
 def test_sound_pays() -> None:
     line = Line()
     line.owed.turn_ended(0)

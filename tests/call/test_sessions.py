@@ -39,7 +39,7 @@ from arivox.settings.settings import Settings
 
 BRIEF = Brief("You are a dentist's receptionist.")
 LOST = ProviderError("fake", "the server closed the connection (code 1006)", code="1006", lost=True)
-SOUND = AgentAudio("item", b"\x55" * 160)
+SOUND = AgentAudio("item", b"\x55" * 480)
 SAID = (Utterance("caller", "I have a toothache."),)
 
 
@@ -565,6 +565,32 @@ async def test_session_that_cannot_be_had_ends_it(clock: Clock) -> None:
     line.lose()
     await line.follow()
     assert line.events[-1] == Fault(refusal)
+
+
+@pytest.mark.parametrize("code", ["1000", "1008", "4008"])
+async def test_session_that_is_closed_before_it_is_set_up_is_followed_by_another(
+    clock: Clock, code: str
+) -> None:
+    """No refusal was named, and the service took the same a moment ago."""
+    line = Line()
+    await line.connected()
+    line.refusals.append(ProviderError("fake", "the server closed the connection", code=code))
+    line.lose()
+    await line.follow()
+    await line.follow()
+    assert not [event for event in line.events if isinstance(event, Fault)]
+    assert isinstance(line.events[-1], Reconnected)
+
+
+async def test_sessions_that_are_all_closed_before_they_are_set_up_are_given_up(clock: Clock) -> None:
+    line = Line()
+    await line.connected()
+    closed = ProviderError("fake", "the server closed the connection", code="1000")
+    line.refusals += [closed] * MOST_FRUITLESS
+    line.lose()
+    for _ in range(MOST_FRUITLESS):
+        await line.follow()
+    assert line.events[-1] == Fault(closed)
 
 
 async def test_fault_that_another_session_would_not_mend_is_told(clock: Clock) -> None:

@@ -75,9 +75,27 @@ async def cancelled_by_itself(stage: Stage) -> None:
     answer.cancel("turn_detected", time.monotonic())
 
 
+async def of_silence(stage: Stage) -> None:
+    await stage.say(stage.session.output_format.silence * 80_000, speed=100.0)
+
+
+async def of_zero_bytes(stage: Stage) -> None:
+    response = stage.openai.active
+    assert response is not None
+    audio = {"type": "response.output_audio.delta", "response_id": response.id, "item_id": "item_none"}
+    await stage.send(audio | {"output_index": 0, "content_index": 0, "delta": ""})
+    await stage.end()
+
+
+async def of_a_click(stage: Stage) -> None:
+    await stage.say(sound.encode(signal.tone(500, 0.02), stage.session.output_format))
+
+
 EMPTY: dict[str, tuple[Callable[[Stage], Awaitable[None]], str, str]] = {
     "no sound": (without_sound, "had no sound", "say your answer aloud"),
     "text": (in_text, "had no sound", "say your answer aloud"),
+    "silence": (of_silence, "had no sound", "say your answer aloud"),
+    "zero bytes": (of_zero_bytes, "had no sound", "say your answer aloud"),
     "withheld": (withheld, "answer failed", "other words"),
 }
 
@@ -123,6 +141,49 @@ async def test_answer_that_the_service_takes_back_is_asked_for_again(asterisk: A
         since = time.monotonic()
         await cancelled_by_itself(stage)
         await asked_and_heard(phone, stage, since)
+
+
+async def test_click_is_no_answer(asterisk: AsteriskInstance) -> None:
+    async with Rig(asterisk, Script, expect_log=["had no sound"]) as rig:
+        _, stage = await greeted(rig)
+        await stage.speech_started()
+        await stage.speech_stopped("Which days are free?")
+        await of_a_click(stage)
+        await stage.wait_for("response.create", timeout=SOON_S)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_answer_that_goes_on_in_silence(asterisk: AsteriskInstance, begun: bool) -> None:
+    """The service streams on, and there is nothing in it: from the start, or in the middle of a sentence."""
+    async with Rig(asterisk, Script, expect_log=["asked again"]) as rig:
+        phone, stage = await greeted(rig)
+        await stage.speech_started()
+        await stage.speech_stopped("Which days are free?")
+        if begun:
+            await say(stage, end=False)
+            await phone.wait_heard(after=time.monotonic())
+            await phone.wait_silence(150)
+        silence = stage.session.output_format.silence * 80_000
+        since = time.monotonic()
+        await stage.say(silence, speed=1.0, end=False, wait=False)
+        await asked_and_heard(phone, stage, since)
+        assert stage.record.received("response.cancel")
+
+
+async def test_answer_that_the_service_cuts_off_in_the_middle_is_gone_on_with(
+    asterisk: AsteriskInstance,
+) -> None:
+    """A noise may have made it, of which nothing else is told."""
+    async with Rig(asterisk, Script, expect_log=[]) as rig:
+        phone, stage = await greeted(rig)
+        await stage.speech_started()
+        await stage.speech_stopped("Which days are free?")
+        await say(stage, end=False)
+        await phone.wait_heard(after=time.monotonic())
+        await cancelled_by_itself(stage)
+        await phone.wait_silence(150)
+        asked = await asked_and_heard(phone, stage, time.monotonic())
+        assert "Go on where you stopped" in asked["response"]["instructions"]
 
 
 # --- answers that do not come ---

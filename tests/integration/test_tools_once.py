@@ -307,3 +307,33 @@ async def test_ten_calls_through_random_losses_and_interruptions_book_once_each(
     booked = desk.runs.read_text().split()
     assert sorted(booked) == sorted(told)
     assert len(booked) == len(phones)
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_call_that_is_told_of_twice_runs_once(
+    asterisk: AsteriskInstance, tmp_path: Path, later: bool
+) -> None:
+    """The same call in one answer, or once more after its result: the id is the same."""
+    desk = Desk(tmp_path, 0.05)
+    async with Rig(asterisk, Script, **desk.settings) as rig:
+        _, stage = await greeted(rig)
+        call = {"type": "function_call", "status": "completed", "call_id": "a", "name": "book"}
+        item = {"type": "response.output_item.done", "item": {**call, "arguments": '{"day": "Monday"}'}}
+        await stage.speech_started()
+        await stage.speech_stopped("Monday, please.")
+        for count in range(2):
+            response = stage.openai.active
+            assert response is not None
+            await stage.send({**item, "response_id": response.id})
+            if later:
+                await stage.end()
+                await until(lambda count=count: len(outputs(stage)) > count, "the result")  # type: ignore[misc]
+                await stage.wanted()
+        if not later:
+            await stage.end()
+            await until(lambda: len(outputs(stage)) > 0, "the result")
+            await stage.wanted()
+        await stage.say("It is booked.")
+        assert [output["call_id"] for output in outputs(stage)] == ["a"] * (2 if later else 1)
+        assert all("booked for Monday" in output["output"] for output in outputs(stage))
+        assert desk.count == 1

@@ -27,6 +27,7 @@ from arivox.providers.base import (
     AgentAudio,
     AgentAudioDone,
     AgentText,
+    AlreadyAnswering,
     Brief,
     CallerText,
     Fault,
@@ -325,6 +326,49 @@ async def test_failed_answer_says_why() -> None:
         assert done.status == "failed"
         assert done.error is not None
         assert (done.error.code, done.error.fatal) == ("rate_limit_exceeded", False)
+
+
+async def test_answer_that_fails_with_its_session_is_the_end_of_the_session_alone() -> None:
+    async with line() as made:
+        made.session.speak()
+        await made.record.wait("response.create")
+        await made.stage.fail("session_expired", "Your session hit the maximum duration of 60 minutes.")
+        error = (await made.until(Fault)).error
+        assert error.lost
+        assert made.of(ResponseDone) == []
+
+
+async def test_service_that_is_at_an_answer_already_can_be_told_to_stop() -> None:
+    """It has not told of the answer, and does not name it before it is over."""
+    async with line() as made:
+        await made.stage.error("conversation_already_has_active_response", "There is one.")
+        await made.until(AlreadyAnswering)
+        assert made.session.busy
+        made.session.interrupt([], cancel=True)
+        await made.record.wait("response.cancel")
+        response = {"id": "resp_other", "status": "cancelled"}
+        await made.stage.send({"type": "response.done", "response": response})
+        await made.until(ResponseDone)
+        assert not made.session.busy
+
+
+async def test_tool_of_an_answer_whose_beginning_was_not_told_runs() -> None:
+    async with line() as made:
+        call = {"type": "function_call", "status": "completed", "name": "look", "call_id": "a"}
+        item = {"type": "response.output_item.done", "response_id": "resp_1", "item": call}
+        await made.stage.send(item)
+        await made.stage.send({"type": "response.done", "response": {"id": "resp_1", "status": "completed"}})
+        assert (await made.until(ToolCall)).call_id == "a"
+
+
+async def test_words_of_the_caller_are_no_sign_of_an_answer() -> None:
+    async with line() as made:
+        await made.until(SessionExpires)
+        before = made.session.counters.messages_in
+        kind = "conversation.item.input_audio_transcription.completed"
+        await made.stage.send({"type": kind, "item_id": "a", "content_index": 0, "transcript": "Yes."})
+        await made.until(CallerText)
+        assert made.session.counters.messages_in == before
 
 
 @pytest.mark.parametrize("audio_format", ["auto", "pcm"])

@@ -29,6 +29,7 @@ from arivox.providers.base import (
     AgentAudio,
     AgentAudioDone,
     AgentText,
+    AlreadyAnswering,
     CallerActive,
     CallerText,
     ConnectionLost,
@@ -113,6 +114,7 @@ class Exchange:
         self._owed = self._reminder.owed
         self._farewell = Farewell(settings.goodbye_before_s)
         self._sounded = False  # the present answer was heard, or did something
+        self._audible = False  # there is a sound in what is being played
         self._turn_ended_ms: int | None = None
         self._item = ""  # the item that is being spoken
         self._overflowing = False
@@ -160,7 +162,8 @@ class Exchange:
             self._finish(ending)
             return
         if not self._ended:
-            self._reminder.check(now, waiting=self._away or self._outcomes.awaited)
+            waiting = self._away or self._outcomes.awaited
+            self._reminder.check(now, audible=self._audible, waiting=waiting)
         alarm = self._watchdog.check(now, owed=self._owed.open)
         if alarm is not None:
             self._timeline.add("alarm", name=alarm.name.lower())
@@ -318,6 +321,8 @@ class Exchange:
             case ResponseStarted():
                 self._sounded = False
                 self._owed.begun(time.monotonic())
+            case AlreadyAnswering():
+                self._owed.answering(time.monotonic())
             case ResponseDone():
                 self._on_response_done(event)
             case AgentText():
@@ -345,13 +350,16 @@ class Exchange:
     def _on_agent_audio(self, event: AgentAudio) -> None:
         playout = self.playout
         self._item = event.item_id
+        if not event.data:
+            return
         unheard = self._hushed and not self._acted_on
         if playout.push(event.item_id, event.data):
             now = time.monotonic()
             self._watchdog.agent_audio(now)
-            self._owed.sounded(now)
-            self._farewell.agent_heard()
-            self._sounded = True
+            if self.session.sounds:
+                self._owed.sounded(now)
+                self._farewell.agent_heard()
+                self._sounded = self._audible = True
             if unheard:
                 self._break_off()
             else:
@@ -389,6 +397,7 @@ class Exchange:
         return cuts
 
     def _flush(self) -> list[Cut]:
+        self._audible = False
         cuts = self.playout.flush()
         for cut in cuts:
             self._transcript.cut(cut.item_id, cut.heard_ms, cut.received_ms)
@@ -416,6 +425,8 @@ class Exchange:
         elif self.session.busy:
             # It called a tool, or another answer was asked for: that one is awaited now.
             self._owed.more(now)
+        elif event.status == "cancelled" and self._cut_by_the_service:
+            self._owed.failed(now, "its answer was cancelled in the middle", heard=True)
         elif sounded or self._outcomes.awaited:
             # Who was interrupted owes what follows.
             if not (event.status == "cancelled" and self._owed.open):
@@ -426,11 +437,20 @@ class Exchange:
         elif event.status == "completed":
             self._timeline.add("provider.answer_empty")
             log.warning("the AI's answer had no sound; it is asked again")
+            if not self._audible and (cuts := self._flush()):
+                self.session.interrupt(cuts, cancel=True)  # of its silence nothing need be played
             self._owed.empty(now)
         elif self._owed.state is State.BEGUN:
             # Cancelled, and neither by us nor by a caller who speaks.
             self._owed.failed(now, "its answer was cancelled")
         self._maybe_quiet()
+
+    @property
+    def _cut_by_the_service(self) -> bool:
+        """Return whether a cancelled answer was cut off neither by us nor by a caller who speaks."""
+        ours = self._away or self._farewell.reason is not None
+        speaking = self._owed.state is State.SPEAKING and self.session.capabilities.turns
+        return speaking and not (ours or self._outcomes.awaited)
 
     def _on_reconnected(self, event: Reconnected) -> None:
         now = time.monotonic()
@@ -480,6 +500,7 @@ class Exchange:
 
     def _on_drained(self) -> None:
         now = time.monotonic()
+        self._audible = False
         self._watchdog.agent_quiet(now)
         if not self.playout.starving:
             self._transcript.agent_quiet()

@@ -147,6 +147,9 @@ class Owed:
         self._failed_turns = 0
         self._begun_at = 0.0
         self._ended_for_it = False  # the caller's turn, and the AI may still tell so
+        self._begin_s = terms.patience  # a service that is slow to begin is given more
+        self._slow = False  # it is asked again for nothing
+        self._asked_at = _NEVER  # when it was asked again, for no answer had begun
 
     def __repr__(self) -> str:
         return f"<Owed {self.state.name} attempts={self._attempts} failed_turns={self._failed_turns}>"
@@ -214,10 +217,22 @@ class Owed:
         """The AI began an answer."""
         if self.state is State.CALLER:
             return
+        if self.state is State.EXPECTED and now >= self._asked_at + self._terms.patience / 2:
+            self._slow = True  # what is asked of it while it is at work comes twice, or in vain
+        if self._slow:
+            self._begin_s = max(self._begin_s, min(1.5 * (now - self._since), self._terms.response / 2))
+            self._slow = False
         if self.state is not State.BEGUN:
             self._begun_at = now
         self.state = State.BEGUN
         self._deadline = now + self._hang_s
+
+    def answering(self, now: float) -> None:
+        """The AI says that it is at an answer, though none began: it is slow."""
+        if self.state is State.EXPECTED:
+            self._slow = True
+            self.state, self._begun_at = State.BEGUN, self._since
+            self._deadline = now + 2 * self._hang_s
 
     def sounded(self, now: float) -> None:
         """Sound of the agent came: whatever was owed is paid."""
@@ -326,12 +341,12 @@ class Owed:
 
     def _settle(self) -> None:
         self._attempts = self._failures = self._hangs = 0
-        self._failing_since = _NEVER
+        self._failing_since = self._asked_at = _NEVER
         self._asked_signs = -1
 
     def _expect(self, now: float, longer: float = 0.0) -> None:
         self.state = State.EXPECTED
-        self._deadline = now + self._terms.patience + longer
+        self._deadline = now + self._begin_s + longer
 
     def _try_again(
         self, now: float, delays: tuple[float, ...], wait: float | None, how: How, why: str
@@ -385,6 +400,7 @@ class Owed:
         why = self._why
         self._attempts += 1
         self._asked_signs = signs
+        self._asked_at = now if state is State.EXPECTED else _NEVER
         self._expect(now)
         if state is not State.WAITING and (mute or self._hangs >= _HANGS):
             self._hangs = 0

@@ -104,21 +104,21 @@ class Reminder:
 
     # --- what is due ---
 
-    def check(self, now: float, *, waiting: bool) -> None:
+    def check(self, now: float, *, audible: bool, waiting: bool) -> None:
         """See to an AI that owes an answer, that is deaf, or whose session ends soon.
 
-        ``waiting``: a tool is waited for, or a caller who is away.
+        ``audible``: the agent is being heard; ``waiting``: a tool is waited for, or a caller who is away.
         """
         if not self.owed.open:
             self._last_error = None
-        line, signs, playing = self._listener, self._session.messages_in, self._playout.playing
+        line, signs = self._listener, self._session.messages_in
         if line.said_s >= _UNHEARD_VOICE_S and line.quiet_s >= _UNHEARD_AFTER_S:
-            deaf = signs == line.began_at and not (playing or waiting)
+            deaf = signs == line.began_at and not (audible or waiting)
             if deaf and not self.owed.open and now - self._unheard_at >= _UNHEARD_AGAIN_S:
                 self._unheard_at = now
                 self.owed.unheard(now)
             line.forget()
-        step = self.owed.due(now, signs, quiet_s=line.quiet_s, voiced=line.said_s > 0, playing=playing)
+        step = self.owed.due(now, signs, quiet_s=line.quiet_s, voiced=line.said_s > 0, playing=audible)
         if step is not None:
             self._take(step)
         elif now >= self._leave_at and self._nothing_goes_on and not waiting:

@@ -79,6 +79,11 @@ class CallerActive:
 
 
 @dataclass(frozen=True, slots=True)
+class AlreadyAnswering:
+    """The AI was asked for an answer, and says that it is at one of which nothing was heard yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseStarted:
     """The agent began to think of an answer."""
 
@@ -161,6 +166,7 @@ ProviderEvent = (
     | SpeechStopped
     | Interrupted
     | CallerActive
+    | AlreadyAnswering
     | ResponseStarted
     | ResponseDone
     | ToolCall

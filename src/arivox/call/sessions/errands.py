@@ -48,6 +48,7 @@ class Errands:
         self._called = False  # the answer in progress called a tool
         self._given: list[tuple[Errand, str]] = []  # results that the agent has not spoken of yet
         self._spoken_of = 0  # so many of them were given before the answer in progress
+        self._answered: dict[str, tuple[Errand, str]] = {}  # calls of this connection, and their results
         self._withdrawn: dict[str, Errand] = {}  # calls that the agent took back
         self._orphans: dict[str, Errand] = {}  # at work, and the present connection does not know the call
         self._unasked: set[str] = set()  # orphans that the agent took back: nobody waits for words about them
@@ -64,6 +65,10 @@ class Errands:
 
     # --- from the present connection ---
 
+    def waited_for(self, call_id: str, name: str, arguments: str) -> bool:
+        """Return whether this very call is at work already: some services tell of one twice."""
+        return self._calls.get(call_id) == Errand.of(name, arguments)
+
     def called(self, call_id: str, name: str, arguments: str) -> str | None:
         """Hear that the agent called a tool. Return its result if there is one already.
 
@@ -71,6 +76,9 @@ class Errands:
         """
         self._called = True
         errand = Errand.of(name, arguments)
+        before = self._answered.get(call_id)
+        if before is not None and before[0] == errand:
+            return before[1]  # the same call once more, not another one
         for other_id, other in (*self._orphans.items(), *self._calls.items()):
             meant = self._parallel and self._called_in.get(other_id) == self._answers
             if other == errand and not meant:
@@ -131,6 +139,9 @@ class Errands:
         self._called_in.pop(call_id, None)
         if errand is not None:
             self._given.append((errand, output))
+            self._answered[call_id] = errand, output
+            while len(self._answered) > _REMEMBERED:
+                del self._answered[next(iter(self._answered))]
         return self._joined.pop(call_id, [])
 
     def orphan_returned(self, call_id: str, output: str, *, answer: bool) -> list[str] | None:
@@ -170,6 +181,7 @@ class Errands:
         self._orphans |= self._calls
         self._calls.clear()
         self._called_in.clear()
+        self._answered.clear()
         self._joined.clear()
         self._called = False
 

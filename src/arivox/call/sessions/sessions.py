@@ -19,6 +19,7 @@ from arivox.backoff import delays
 from arivox.call.sessions.errands import Errands
 from arivox.call.sessions.requests import Requests
 from arivox.call.sessions.unanswered import Unanswered
+from arivox.call.voice import Voice
 from arivox.errors import ProviderError
 from arivox.media.playout import Cut
 from arivox.providers.base import (
@@ -54,6 +55,8 @@ LASTED_S: Final = 20.0
 """A session that held this long was no failure."""
 USEFUL_S: Final = 5.0
 """Nor was one that held this long, and in which the agent spoke."""
+
+_CLOSE_CODES: Final = 1000  # smaller numbers are of HTTP
 
 MUTE: Final = "mute"
 PLANNED: Final = "planned"
@@ -101,8 +104,9 @@ class Sessions:
         self._requests = Requests()
         self._errands = Errands(parallel=not self.capabilities.full_duplex)
         self._answering = False
-        self._sounded = False  # the answer in progress
+        self._voice = Voice(audio)  # of the answer in progress
         self._spoke = False  # the agent, in the present session
+        self._silences = 0  # messages of it in which there was nothing but silence
         self._owed = False  # an answer that nothing brings by itself
 
     def __repr__(self) -> str:
@@ -129,9 +133,14 @@ class Sessions:
         return self._current.busy
 
     @property
+    def sounds(self) -> bool:
+        """Return whether there was a sound in the latest that came of the answer in progress."""
+        return self._voice.sounds
+
+    @property
     def messages_in(self) -> int:
-        """Return how many messages the session in use has sent: one that sends none is mute."""
-        return self._current.counters.messages_in
+        """Return how many messages the session in use has sent, but for silence: a mute one sends none."""
+        return self._current.counters.messages_in - self._silences
 
     # --- verbs ---
 
@@ -244,10 +253,12 @@ class Sessions:
             return
         match event:
             case AgentAudio():
-                self._sounded = self._spoke = True  # most of all events
+                self._voice.add(event.data)  # most of all events
+                self._spoke = self._spoke or self._voice.heard
+                self._silences += not (self._voice.sounds or self.capabilities.full_duplex)
             case ResponseStarted():
                 self._answering = True
-                self._sounded = False
+                self._voice.restart()
                 self._caller.answer_begins()
                 self._errands.answer_begins()
                 self._requests.answer_begins()
@@ -279,11 +290,15 @@ class Sessions:
         self._answering = False
         self._requests.answer_ends(busy=self._current.busy)
         # One without a sound tells the caller nothing: they still wait.
-        if event.status == "completed" and self._sounded and self._errands.answered():
+        if event.status == "completed" and self._voice.heard and self._errands.answered():
             self._caller.answered()
+        self._voice.restart()
 
     def _repeated(self, call: ToolCall) -> bool:
         """Hear that the agent calls a tool. Return whether it need not run for that: it has, or it does."""
+        if self._errands.waited_for(call.call_id, call.name, call.arguments):
+            log.info("the AI repeats a call of a tool that is at work; it runs once", tool=call.name)
+            return True
         output = self._errands.called(call.call_id, call.name, call.arguments)
         if output is not None:
             log.info("the AI calls a tool again whose result it was not told; it is told now", tool=call.name)
@@ -332,6 +347,7 @@ class Sessions:
         self._unclosed.append(old)
         self._current = self._make()
         self._spoke = False
+        self._silences = 0
         delay = next(self._delays) if self._fruitless > 1 else 0.0
         task = asyncio.get_running_loop().create_task(self._follow(old, self._current, error, delay))
         self._tasks.add(task)
@@ -399,7 +415,11 @@ class Sessions:
         self._on_event(Reconnected(cause, False, round((self._begun_at - self._lost_at) * 1000)))
 
     def _not_opened(self, session: ProviderSession, error: ProviderError) -> None:
-        if session is self._current and not self._over:
+        if session is not self._current or self._over:
+            return
+        if _closed_without_a_reason(error):
+            self._lost(error)  # the service took the same a moment ago
+        else:
             self._end(error)
 
     def _end(self, error: ProviderError) -> None:
@@ -413,6 +433,11 @@ class Sessions:
             return brief
         focus = f"{brief.focus}\n\n{note}" if brief.focus.strip() else ""
         return replace(brief, instructions=f"{brief.instructions}\n\n{note}", focus=focus)
+
+
+def _closed_without_a_reason(error: ProviderError) -> bool:
+    """Return whether a session was not set up for its connection was closed, and no refusal was named."""
+    return error.code.isdigit() and int(error.code) >= _CLOSE_CODES
 
 
 def _prefix(number: int) -> str:

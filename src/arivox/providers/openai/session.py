@@ -16,6 +16,7 @@ from arivox.providers.base import (
     AgentAudio,
     AgentAudioDone,
     AgentText,
+    AlreadyAnswering,
     Brief,
     CallerText,
     Capabilities,
@@ -220,12 +221,13 @@ class OpenAISession:
             self.speak()
 
     def _message(self, data: bytes | memoryview) -> None:
-        self.counters.messages_in += 1
         try:
             name, message = protocol.parse(data)
         except ProtocolError as error:
+            self.counters.messages_in += 1
             log.warning("a message of the AI is ignored", origin=FROM_PROVIDER, error=str(error))
             return
+        self.counters.messages_in += not name.startswith(_NO_SIGN)
         if self._debug:
             log.debug("received", origin=FROM_PROVIDER, message=bytes(data[:500]).decode(errors="replace"))
         if self._connection.opening:
@@ -335,7 +337,8 @@ class OpenAISession:
     def _on_response_done(self, message: protocol.ResponseMessage) -> None:
         response = message.response
         status = response.status if response.status in _STATUSES else "completed"
-        present = response.id == self._response or not response.id
+        # One whose beginning was not told, or not by name, is the present one as well.
+        present = self._response in (None, "", response.id) or not response.id
         calls, self._calls = (self._calls, []) if present else ([], self._calls)
         if response.usage:
             protocol.add_usage(self.counters.usage, response.usage)
@@ -358,6 +361,9 @@ class OpenAISession:
         if present:
             self._response = None
             self._words.clear()
+        if error is not None and error.lost:
+            self._gone(error)  # not the answer alone has failed
+            return
         if told:
             self._on_event(ResponseDone(cast(Any, status), error))
         self._answer_after_tools()
@@ -432,8 +438,13 @@ class OpenAISession:
         self._asking = False
         if instructions is not None:
             self._asked.appendleft(instructions)
+        if self._response is None:
+            # It has not said so yet.
+            self._response = ""
+            self._on_event(AlreadyAnswering())
 
 
+_NO_SIGN: Final = ("conversation.item.input_audio_transcription.", "rate_limits.")  # of an answer
 _FILTERED: Final = "content_filter"
 _STATUSES: Final = frozenset({"completed", "cancelled", "failed", "incomplete"})
 _HANDLERS: Final[dict[str, Any]] = {
