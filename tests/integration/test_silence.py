@@ -144,7 +144,7 @@ async def test_answer_that_the_service_takes_back_is_asked_for_again(asterisk: A
 
 
 async def test_click_is_no_answer(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, Script, expect_log=["had no sound"]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=["had no sound"]) as rig:
         _, stage = await greeted(rig)
         await stage.speech_started()
         await stage.speech_stopped("Which days are free?")
@@ -155,7 +155,7 @@ async def test_click_is_no_answer(asterisk: AsteriskInstance) -> None:
 @pytest.mark.parametrize("begun", [False, True])
 async def test_answer_that_goes_on_in_silence(asterisk: AsteriskInstance, begun: bool) -> None:
     """The service streams on, and there is nothing in it: from the start, or in the middle of a sentence."""
-    async with Rig(asterisk, Script, expect_log=["asked again"]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=["asked again"]) as rig:
         phone, stage = await greeted(rig)
         await stage.speech_started()
         await stage.speech_stopped("Which days are free?")
@@ -174,7 +174,7 @@ async def test_answer_that_the_service_cuts_off_in_the_middle_is_gone_on_with(
     asterisk: AsteriskInstance,
 ) -> None:
     """A noise may have made it, of which nothing else is told."""
-    async with Rig(asterisk, Script, expect_log=[]) as rig:
+    async with Rig(asterisk, Script, patient=False, expect_log=[]) as rig:
         phone, stage = await greeted(rig)
         await stage.speech_started()
         await stage.speech_stopped("Which days are free?")
