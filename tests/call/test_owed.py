@@ -356,6 +356,20 @@ def test_ai_without_turns_is_asked_once_the_line_is_quiet() -> None:
     assert step.do is Do.ASK
 
 
+def test_ai_without_turns_is_asked_so_long_after_the_words_not_after_their_sign() -> None:
+    """What the caller said is told of half a second late, or more."""
+    for late, asked in ((0.5, 2.5), (1.75, 3.25)):
+        line = Line(turns=False)
+        line.owed.caller_active(late)
+        now = late
+        found: list[Do] = []
+        while now < 5 and not found:
+            now += 0.25
+            line.quiet_s = now
+            found = [step.do for step in (line.due(now),) if step is not None]
+        assert (now, found) == (asked, [Do.ASK])
+
+
 def test_line_that_is_never_quiet_holds_the_question_up_for_eight_seconds() -> None:
     line = Line(turns=False)
     line.quiet_s = 0.0

@@ -51,7 +51,8 @@ class Listener:
             self.said_s = 0.0
             self.began_at = signs
         self._quiet = 0
-        self.said_s += PTIME_MS / 1000
+        # Each syllable begins anew: what tells that it is one is part of it.
+        self.said_s += PTIME_MS / 1000 * (ONSET_FRAMES if self._loud == ONSET_FRAMES else 1)
 
     def forget(self) -> None:
         """Take what was said for dealt with."""

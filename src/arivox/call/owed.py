@@ -36,6 +36,8 @@ _TURN_S: Final = 25.0  # the longest turn without a pause that is believed
 _LONGEST_TURN_S: Final = 30.0
 _TURN_PAUSE_S: Final = 0.6
 _TURNLESS_S: Final = 0.5  # an AI without turns is asked so much later: nobody knows when the turn ended
+_SIGN_S: Final = 2.0  # so much later than the words it is still of them
+_AFTER_SIGN: Final = 0.75  # of the patience
 _VAD_S: Final = 2.0  # a detector that ends a turn later than this after its time does not end it
 _THOUGHT: Final = {"medium": 2.0, "high": 4.0, "xhigh": 4.0}  # an AI that is to reason is given more time
 _SEMANTIC_S: Final = {"low": 8.0, "medium": 4.0, "auto": 4.0, "high": 2.0}
@@ -147,6 +149,7 @@ class Owed:
         self._failed_turns = 0
         self._begun_at = 0.0
         self._ended_for_it = False  # the caller's turn, and the AI may still tell so
+        self._active_at = _NEVER  # the latest sign that the caller has said something
         self._begin_s = terms.patience  # a service that is slow to begin is given more
         self._slow = False  # it is asked again for nothing
         self._asked_at = _NEVER  # when it was asked again, for no answer had begun
@@ -191,11 +194,13 @@ class Owed:
             return
         if self.state is not State.EXPECTED or not self._for_caller:
             self._owe_caller(now)
+        self._active_at = now
         self._expect(now, _TURNLESS_S)
 
     def interrupted(self, now: float) -> None:
         """The caller spoke into the answer, by an AI without turns."""
         self._owe_caller(now)
+        self._active_at = now
         self._expect(now, _TURNLESS_S)
 
     def unheard(self, now: float) -> None:
@@ -316,13 +321,21 @@ class Owed:
             latest = max(self._since, self._begun_at) + 3 * self._hang_s
             self._deadline = max(self._deadline, min(now + self._terms.patience, latest))
         if self.state is State.EXPECTED and self._for_caller and not self._turns:
-            quiet = now - quiet_s + self._terms.patience + _TURNLESS_S
-            self._deadline = max(self._deadline, min(quiet, self._since + _NOISY_S))
+            self._follow_line(now, quiet_s, voiced=voiced)
         if now < self._deadline and not self._mute(now, signs):
             return None
         return self._overdue(now, signs)
 
     # --- inside ---
+
+    def _follow_line(self, now: float, quiet_s: float, *, voiced: bool) -> None:
+        """Take the caller's turn for ended when the line fell quiet: an AI without turns does not say."""
+        fell_quiet = now - quiet_s
+        due = fell_quiet + self._begin_s + _TURNLESS_S
+        if voiced and not self._attempts and fell_quiet > self._active_at - _SIGN_S:
+            # The sign of what they said comes later than the words; to be counted from, it is too late.
+            self._deadline = self._active_at + self._begin_s * _AFTER_SIGN
+        self._deadline = max(self._deadline, min(due, self._since + _NOISY_S))
 
     def _owe_caller(self, now: float) -> None:
         self._words, self._for_caller = None, True
