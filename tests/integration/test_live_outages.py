@@ -299,7 +299,9 @@ async def test_words_without_a_sound_are_asked_for_as_speech(asterisk: AsteriskI
 
 
 async def test_task_that_nobody_speaks_of_is_spoken_of(asterisk: AsteriskInstance) -> None:
-    async with Rig(asterisk, listening, expect_log=["had no sound"], patient=False, **LIVE) as rig:
+    # An answer to the caller that does not begin is another matter, and would be due at the same time.
+    terms: dict[str, Any] = {"ask_again_s": 3.5, "first_audio_timeout_s": 20.0}
+    async with Rig(asterisk, listening, expect_log=["had no sound"], **LIVE, **terms) as rig:
         phone, stage = await greeted(rig)
         await ask(phone, stage, "Which day?")
         await stage.end()
