@@ -288,6 +288,24 @@ async def test_ai_that_refuses_key_or_quota_in_mid_call_is_given_up(asterisk: As
         assert await rig.status_of() == "provider_failed"
 
 
+async def test_next_session_that_hangs_is_asked_for_again(asterisk: AsteriskInstance) -> None:
+    """Long before PROVIDER_CONNECT_TIMEOUT_S is used up."""
+    scripts = in_turn(Script(), Script(greets=False), Script())
+    async with Rig(asterisk, scripts, expect_log=[*LOST, "trying again"]) as rig:
+        phone, first = await greeted(rig)
+        await first.speech_started()
+        await first.speech_stopped("Which days are free?")
+        lost = time.monotonic()
+        await first.abort()
+        await rig.emulator.wait_session(3, 6)
+        third = await rig.stage(3)
+        await third.wait_for("response.create")
+        await say(third)
+        await phone.wait_heard(after=lost)
+        await phone.wait_silence(150)
+        assert_whole(phone.heard_between(lost, time.monotonic()).pcm, ANSWER)
+
+
 async def test_ai_that_dies_while_it_speaks_is_cut_off_for_the_tone(asterisk: AsteriskInstance) -> None:
     """Nobody waits for the end of an answer that nobody can follow up."""
     refusing = Script(http_status=401)

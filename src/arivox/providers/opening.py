@@ -25,21 +25,26 @@ from arivox.providers.socket import ProviderSocket
 log = structlog.get_logger()
 
 _EARLY_AUDIO_MS: Final = 5000
+_AGAIN_S: Final = 2.0  # for a service that has taken a session of this call before
 # Close codes after which another attempt to open may succeed; the others answer a mistake of ours.
 _TRANSIENT_CLOSES: Final = frozenset({1001, 1005, 1006, 1011, 1012, 1013, 1015})
 
 
-async def open_in_time(provider: str, timeout_s: float, attempt: Callable[[], Awaitable[None]]) -> None:
+async def open_in_time(
+    provider: str, timeout_s: float, attempt: Callable[[], Awaitable[None]], *, first_s: float | None = None
+) -> None:
     """Make attempts until one succeeds, while time allows. An attempt that fails must leave nothing behind.
 
-    Raises ProviderError: that of an attempt when another would not help, else ``timeout``.
+    With ``first_s`` the first is given up after so long: a server that took a session a while ago, and hangs
+    now, may take the next. Raises ProviderError: that of an attempt when another would not help, else
+    ``timeout``.
     """
     last: ProviderError | None = None
     try:
         async with asyncio.timeout(timeout_s):
             for delay in delays(0.25, 2.0):
                 try:
-                    await attempt()
+                    await _in_time(provider, attempt, first_s if last is None else None)
                 except ProviderError as error:
                     if error.code not in PASSING:
                         raise
@@ -52,6 +57,16 @@ async def open_in_time(provider: str, timeout_s: float, attempt: Callable[[], Aw
     except TimeoutError:
         why = f"; last: {last.message}" if last is not None else ""
         raise ProviderError(provider, f"no session within {timeout_s:g} s{why}", code="timeout") from None
+
+
+async def _in_time(provider: str, attempt: Callable[[], Awaitable[None]], limit_s: float | None) -> None:
+    try:
+        async with asyncio.timeout(limit_s) as limit:
+            await attempt()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ProviderError(provider, f"no answer within {limit_s:g} s", code="connect") from None
 
 
 def expiry(expires_at: object) -> SessionExpires | None:
@@ -125,10 +140,12 @@ class Connection:
         *,
         hello: bytes = b"",
         first: Iterable[bytes] = (),
+        again: bool = False,
     ) -> None:
         """Connect, say ``hello``, and wait until the session is accepted.
 
-        Then send what comes ``first``, and after it what was kept. Raises ProviderError.
+        Then send what comes ``first``, and after it what was kept. ``again``: the service has taken a session
+        of this call before, and is not waited for in vain. Raises ProviderError.
         """
 
         async def attempt() -> None:
@@ -149,7 +166,7 @@ class Connection:
             finally:
                 self._opened = None
 
-        await open_in_time(self._provider, timeout_s, attempt)
+        await open_in_time(self._provider, timeout_s, attempt, first_s=_AGAIN_S if again else None)
         for message in first:
             self.send(message)
         self.ready = not self.over

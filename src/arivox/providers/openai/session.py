@@ -132,7 +132,9 @@ class OpenAISession:
         self._brief = brief
         configure = self._configure()
         history = [protocol.history_item(said, self._dialect) for said in brief.history]
-        await self._connection.open(self._url, self._headers, self._timeout_s, first=[configure, *history])
+        await self._connection.open(
+            self._url, self._headers, self._timeout_s, first=[configure, *history], again=brief.begun
+        )
         self._ask_next()
 
     def send_audio(self, data: bytes, *, keep: bool = False) -> None:

@@ -149,7 +149,9 @@ class LiveSession:
         while True:
             self._refused_part = None
             try:
-                await self._connection.open(settings.openai_live_url, key, left_s, hello=start.message())
+                await self._connection.open(
+                    settings.openai_live_url, key, left_s, hello=start.message(), again=brief.begun
+                )
             except ProviderError as error:
                 left_s = give_up - time.monotonic()
                 without = start.leave_out(self._refused_part)
