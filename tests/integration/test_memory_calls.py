@@ -103,6 +103,35 @@ async def test_turns_are_in_redis_as_they_were_heard(
     assert all(turn["call"] == rig.timelines[0].call_id and turn["provider"] == "openai" for turn in turns)
 
 
+async def test_transcripts_that_come_in_another_order_are_stored_under_their_turns(
+    asterisk: AsteriskInstance, server: RedisServer, tmp_path: Path
+) -> None:
+    """What was said in one state is not kept as said in the next, nor in another order."""
+    async with Rig(
+        asterisk, Script, memory_url=server.url, memory_spool_dir=tmp_path / "spool", idle_caller_s=0.0
+    ) as rig:
+        phone, stage = await greeted(rig)
+        channel = rig.calls[0].channel.id
+        await stage.speech_started()
+        first = await stage.speech_stopped()
+        await stage.call("move_to_state", {"state": "gathering_reason"})
+        await stage.wait_for("response.create")
+        await stage.say("Why?", speed=20)
+        await phone.wait_heard()
+        await phone.wait_silence(200)
+        await stage.speech_started()
+        second = await stage.speech_stopped()
+        stage.session.transcribed(second, "A toothache.")
+        await stage.say("I see.", speed=20)
+        stage.session.transcribed(first, "Yes please.")
+        await until(lambda: len(rig.timelines[0].find("caller.said")) == 2, "both transcripts")
+        await phone.hangup()
+        await rig.ended()
+        await until(lambda: len(list_of(server, channel)) >= 4, "the turns")
+    said = [text[1:] for text in texts(list_of(server, channel)) if text[0] == "user"]
+    assert said == [("Yes please.", "greeting"), ("A toothache.", "gathering_reason")]
+
+
 async def test_words_of_a_caller_who_hangs_up_in_the_middle(
     asterisk: AsteriskInstance, tmp_path: Path
 ) -> None:
