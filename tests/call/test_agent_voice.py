@@ -33,3 +33,11 @@ def test_click_is_none() -> None:
     voice = Voice(ULAW)
     voice.add(encode(signal.tone(300, 0.02), "ulaw") + ULAW.silence * 8000)
     assert not voice.heard
+
+
+def test_what_is_sifted_is_a_voice_from_its_first_sample() -> None:
+    voice = Voice(ULAW, sifted=True)
+    voice.add(ULAW.silence * 160)
+    assert not voice.heard
+    voice.add(b"\x20" + ULAW.silence * 159)
+    assert voice.heard

@@ -15,16 +15,19 @@ _LEAST_MS: Final = 2 * PTIME_MS  # of loud samples; a voice has soft ones betwee
 
 
 class Voice:
-    """The agent's sound in G.711, an answer at a time."""
+    """The agent's sound in G.711, an answer at a time.
 
-    def __init__(self, audio: AudioFormat) -> None:
+    With ``sifted`` only what has a voice in it comes at all: the first of it may stand alone before a stall.
+    """
+
+    def __init__(self, audio: AudioFormat, *, sifted: bool = False) -> None:
         law: Law = "alaw" if audio.law == "alaw" else "ulaw"
         self.heard = False
         """There was a sound in the present answer."""
         self.sounds = False
         """There was one in the latest of it."""
         self._quiet: Final = codes_up_to(_LOUD, law)
-        self._enough: Final = audio.bytes_for(_LEAST_MS)
+        self._enough: Final = 1 if sifted else audio.bytes_for(_LEAST_MS)
         self._loud = 0
 
     def restart(self) -> None:

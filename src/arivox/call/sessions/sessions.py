@@ -104,7 +104,7 @@ class Sessions:
         self._requests = Requests()
         self._errands = Errands(parallel=not self.capabilities.full_duplex)
         self._answering = False
-        self._voice = Voice(audio)  # of the answer in progress
+        self._voice = Voice(audio, sifted=self.capabilities.full_duplex)  # of the answer in progress
         self._spoke = False  # the agent, in the present session
         self._silences = 0  # messages of it in which there was nothing but silence
         self._owed = False  # an answer that nothing brings by itself
