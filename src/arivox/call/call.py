@@ -50,7 +50,7 @@ from arivox.tools import CallInfo
 
 log = structlog.get_logger()
 
-_CHECK_EVERY_S: Final = 0.1
+_CHECK_EVERY_S: Final = 0.2
 _EVENT_S: Final = 0.3  # an event may come so much later than the answer to a request
 
 
