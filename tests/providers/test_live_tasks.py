@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arivox.providers.openai_live.tasks import (
-    LONGEST_WAIT_S,
     MOST_FAILURES,
     SLOW_S,
     UNTOLD_S,
@@ -18,6 +17,7 @@ from arivox.providers.openai_live.tasks import (
     Step,
     Tasks,
 )
+from arivox.providers.refusal import LONGEST_WAIT_S
 
 
 def call(call_id: str, status: str | None = "completed") -> Call:

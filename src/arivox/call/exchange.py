@@ -94,7 +94,6 @@ class Exchange:
         self._conversation = conversation
         self._timeline = timeline
         self._transcript = transcript
-        self._actions = actions
         self._outcomes = Outcomes(conversation, self.session, timeline, actions, info, self)
         self._end = end
         self._ended = False

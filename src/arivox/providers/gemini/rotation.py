@@ -18,7 +18,7 @@ from arivox.errors import ProviderError
 from arivox.providers.gemini.closes import Closed, SetupRefusedError, closed
 from arivox.providers.gemini.connection import Connection
 from arivox.providers.gemini.protocol import PROVIDER
-from arivox.providers.refusal import LASTING
+from arivox.providers.refusal import LASTING, LONGEST_WAIT_S
 
 log = structlog.get_logger()
 
@@ -28,7 +28,6 @@ _GO_EARLY_S: Final = 3.0  # before the end that goAway announced, quiet or not
 _SHORTEST_S: Final = 5.0  # a connection is not left sooner for the next one, if there is that much time
 _SETTLE_S: Final = 2.0  # nor sooner than this in any case
 _LASTED_S: Final = 20.0  # one that held this long was no failure
-_LONGEST_WAIT_S: Final = 10.0  # whatever the service asks for
 _USELESS_RESUMES: Final = (
     2  # so many connections in a row that bring nothing forward end the session they resume
 )
@@ -184,7 +183,7 @@ class Rotation:
 
     def _delay(self, error: ProviderError) -> float:
         delay = next(self._delays) if self._fruitless > 1 else 0.0
-        return max(delay, min(error.retry_after_s or 0.0, _LONGEST_WAIT_S))
+        return max(delay, min(error.retry_after_s or 0.0, LONGEST_WAIT_S))
 
     def _leave(self, *, lossy: bool) -> None:
         """Stop using the current connection; it is closed before another is opened."""
@@ -246,7 +245,7 @@ class Rotation:
             log.warning("no other connection of the AI yet; trying again", error=str(error))
             if isinstance(error, SetupRefusedError) and _in_the_way(error):
                 self._close_first = True
-            wait_s = min(error.retry_after_s or 0.0, _LONGEST_WAIT_S)
+            wait_s = min(error.retry_after_s or 0.0, LONGEST_WAIT_S)
             self._look(wait_s if self._close_first else max(wait_s, _AGAIN_S))
         elif beside or (self._lost_at > begun and error.code == "timeout"):
             self._renew(cause)  # the one in use was lost meanwhile: that one's time begins now

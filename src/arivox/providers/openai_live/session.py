@@ -38,7 +38,6 @@ from arivox.providers.openai_live.speech import END_S, Edge, Speech
 from arivox.providers.openai_live.start import Start
 from arivox.providers.openai_live.turns import Turn, Turns
 from arivox.providers.opening import Connection, expiry
-from arivox.providers.refusal import LASTING
 from arivox.settings.settings import Settings
 
 log = structlog.get_logger()
@@ -308,8 +307,6 @@ class LiveSession:
             self._connection.refuse(error)
 
     def _gone(self, error: ProviderError) -> None:
-        # Whatever ends a session that was started, another follows it.
-        error.lost = error.code not in LASTING
         if self._farewell is not None and not self._farewell.done():
             self._farewell.set_result(None)
         self._lose(error)

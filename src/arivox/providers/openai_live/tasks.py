@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
+from arivox.providers.refusal import LONGEST_WAIT_S
+
 MOST_FAILURES: Final = 3
 """So many failures of a task in a row are followed by another attempt."""
-LONGEST_WAIT_S: Final = 10.0
-"""Before another attempt."""
 UNTOLD_S: Final = 2.0
 """Without news of a response that has made a complete call: its end is not told."""
 SLOW_S: Final = 8.0
